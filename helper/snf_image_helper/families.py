@@ -1,0 +1,41 @@
+"""The families of operating systems, each a table of what its tasks do.
+
+A family is one package below ``snf_image_helper`` (``linux``, …) that fills in a :class:`Family`. A field
+that is None means: this task does not apply to the family and ends quietly (R-TASK-4).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from snf_image_contract.names import OsFamily
+
+if TYPE_CHECKING:
+    from snf_image_helper.guest import Guest
+
+Action = Callable[["Guest"], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What each mounted task does for one family of operating systems.
+
+    ``default_users``: whose password is set if property USERS is empty (R-TASK-PW-1).
+    """
+
+    name: OsFamily
+    default_users: tuple[str, ...]
+    initialize_datasource: Action | None = None
+    install_unattend: Action | None = None
+    filesystem_resize_mounted: Action | None = None
+    add_swap: Action | None = None
+    assign_hostname: Action | None = None
+    change_machine_id: Action | None = None
+    change_password: Action | None = None
+    configure_network: Action | None = None
+    delete_ssh_keys: Action | None = None
+    disable_remote_desktop_connections: Action | None = None
+    selinux_autorelabel: Action | None = None
+    enforce_personality: Action | None = None

@@ -1,0 +1,32 @@
+"""A mounted guest: what every task on the mounted tree is given."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from snf_image_contract.job import Job
+from snf_image_helper.report import Reporter
+from snf_image_helper.root import Root
+
+if TYPE_CHECKING:
+    from snf_image_helper.disks import Disks
+    from snf_image_helper.families import Family
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """The untrusted tree behind its door, and what was asked of it.
+
+    ``resize_partition``: number of the partition that grows (R-GROW-3), None if none does.
+    """
+
+    root: Root
+    family: Family
+    job: Job
+    report: Reporter
+    disks: Disks
+    resize_partition: int | None = None
+
+    def warn(self, message: str) -> None:
+        self.report.warn(message)

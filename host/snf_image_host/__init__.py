@@ -1,0 +1,1 @@
+"""Runs on the node: copies the image onto the disk and has the helper VM customise it."""

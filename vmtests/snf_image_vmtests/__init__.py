@@ -1,0 +1,1 @@
+"""Deploys images in real VMs and looks at the result; uses the installed commands as a user would."""
