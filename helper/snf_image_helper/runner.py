@@ -1,0 +1,154 @@
+"""A job from its disks to its last unmount: the helper's main path."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+from snf_image_contract.events import Detected, JobAccepted, TaskEnded, TaskStarted
+from snf_image_contract.job import Job
+from snf_image_contract.names import TaskName
+from snf_image_helper import inspection, mounts, overwriting, partition_table
+from snf_image_helper.detection import Detection, detect
+from snf_image_helper.disks import find_disks
+from snf_image_helper.errors import TaskError
+from snf_image_helper.families import Family, family_of
+from snf_image_helper.guest import Guest
+from snf_image_helper.machine import Machine
+from snf_image_helper.report import Reporter
+from snf_image_helper.tasks import ORDER, DiskStep, GuestStep, MountStep, Step, why_skipped
+
+
+def run_job(job: Job, report: Reporter) -> None:
+    """Do what the job says; :class:`TaskError` at the first failure, with everything unmounted again."""
+    report.emit(JobAccepted())
+    disks = find_disks(job.disks)
+    found = detect(disks, job, report)
+    family = family_of(found.os_family)
+    report.emit(_detected(found))
+    table = partition_table.read(disks.first)
+    machine = Machine(
+        disks=disks,
+        job=job,
+        report=report,
+        os_family=found.os_family,
+        root_partition=found.root_partition,
+        resize_partition=partition_table.resize_partition(table),
+    )
+    if job.action == "inspect":
+        inspection.inspect(machine, found)
+        return
+    with Tree(machine, family) as tree:
+        for step in ORDER:
+            run_step(step, machine, family, tree)
+
+
+class Tree:
+    """The mounted tree of a machine, from MountImage to UmountImage; always unmounted in the end."""
+
+    def __init__(self, machine: Machine, family: Family) -> None:
+        self._machine = machine
+        self._family = family
+        self._mounted: mounts.Mounted | None = None
+
+    def mount(self) -> None:
+        self._mounted = mounts.mount_image(self._machine)
+
+    def unmount(self) -> None:
+        if self._mounted is not None:
+            mounted, self._mounted = self._mounted, None
+            mounted.unmount()
+
+    def guest(self) -> Guest:
+        """The tree as tasks see it; a task needs MountImage to have run."""
+        if self._mounted is None:
+            raise TaskError("the image is not mounted, because task MountImage is excluded")
+        return Guest(
+            root=self._mounted.root,
+            target=self._mounted.target,
+            family=self._family,
+            job=self._machine.job,
+            report=self._machine.report,
+            disks=self._machine.disks,
+            resize_partition=self._machine.resize_partition,
+        )
+
+    def __enter__(self) -> Tree:
+        return self
+
+    def __exit__(self, failure_type: object, failure: BaseException | None, _: object) -> None:
+        if failure is None:
+            self.unmount()
+            return
+        # The first failure is the one to report; the helper powers off whatever is still mounted.
+        with contextlib.suppress(TaskError):
+            self.unmount()
+
+
+def run_step(step: Step, machine: Machine, family: Family, tree: Tree) -> None:
+    """One task with its start, its end, and what it changed (R-TASK-2)."""
+    report = machine.report
+    report.begin(step.name)
+    report.emit(TaskStarted(task=step.name))
+    begun = time.monotonic()
+    skip = why_skipped(step, machine.job, family)
+    with _changes_reported(report):
+        if skip is None:
+            _act(step, machine, family, tree)
+        elif not skip.quiet:
+            report.warn(skip.reason)
+    seconds = round(time.monotonic() - begun, 3)
+    report.emit(TaskEnded(task=step.name, seconds=seconds, skipped=skip.reason if skip else None))
+
+
+def _act(step: Step, machine: Machine, family: Family, tree: Tree) -> None:
+    if isinstance(step, DiskStep):
+        step.run(machine)
+    elif isinstance(step, MountStep):
+        tree.mount()
+    elif isinstance(step, GuestStep):
+        _act_on_guest(step, family, tree.guest())
+    else:
+        tree.unmount()
+
+
+def _act_on_guest(step: GuestStep, family: Family, guest: Guest) -> None:
+    action = step.action(family)
+    if action is None:
+        return
+    built_in: Callable[[], None] = lambda: action(guest)  # noqa: E731 - bound to the guest, nothing more
+    overwriting.run(guest, step.name, built_in)
+
+
+@contextlib.contextmanager
+def _changes_reported(report: Reporter) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        report.flush_changes()
+
+
+def _detected(found: Detection) -> Detected:
+    return Detected(
+        os_family=found.os_family,
+        root_partition=found.root_partition,
+        distribution=found.distribution,
+        version=found.version,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A task that a job would run, or why it would not."""
+
+    task: TaskName
+    skipped: str | None
+
+
+def planned(job: Job, family: Family) -> Iterator[Planned]:
+    """What a deployment with this job would do, in order."""
+    for step in ORDER:
+        skip = why_skipped(step, job, family)
+        yield Planned(task=step.name, skipped=skip.reason if skip else None)
