@@ -1,0 +1,56 @@
+"""SSH host keys made on the host."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from snf_image_host.host_keys import HostKeyMaker
+from snf_image_host.reporter import Event, Reporter, Warning
+from snf_image_process import run
+
+pytestmark = pytest.mark.requires("ssh-keygen")
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def handle(self, event: Event) -> None:
+        self.events.append(event)
+
+    def close(self) -> None:
+        pass
+
+
+def test_keys_of_three_types_are_made_and_are_whole() -> None:
+    """R-TASK-SSH-2: rsa of 3072 bits, ecdsa and ed25519, with the comment that was asked for."""
+    with HostKeyMaker("root@web1", launcher=(), reporter=Reporter()) as maker:
+        keys = maker.keys()
+    assert [key.type for key in keys] == ["rsa", "ecdsa", "ed25519"]
+    for key in keys:
+        listed = run(["ssh-keygen", "-l", "-f", "/dev/stdin"], timeout=20, stdin=key.public.encode()).text
+        assert "root@web1" in listed
+        assert key.private.reveal().startswith("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    assert run(["ssh-keygen", "-l", "-f", "/dev/stdin"], timeout=20, stdin=keys[0].public.encode()).text[
+        :5
+    ] == ("3072 ")
+
+
+def test_no_file_of_a_key_is_made(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-TASK-SSH-3: only anonymous memory holds a key, and its descriptor is closed afterwards."""
+    before = set(os.listdir("/proc/self/fd"))
+    with HostKeyMaker("root@web1", launcher=(), reporter=Reporter()) as maker:
+        maker.keys()
+    after = {fd for fd in os.listdir("/proc/self/fd") if fd not in before}
+    names = [os.readlink(f"/proc/self/fd/{fd}") for fd in after if os.path.exists(f"/proc/self/fd/{fd}")]
+    assert not [name for name in names if "ssh-host-key" in name]
+
+
+def test_a_failing_program_leaves_the_keys_to_the_helper() -> None:
+    """A node without a working ssh-keygen still deploys: a warning, and the helper makes the keys."""
+    recorder = Recorder()
+    with HostKeyMaker("root@web1", launcher=("false",), reporter=Reporter(recorder)) as maker:
+        assert maker.keys() == ()
+    assert [type(event) for event in recorder.events] == [Warning]
