@@ -19,6 +19,8 @@ class Guest:
     """The untrusted tree behind its door, and what was asked of it.
 
     ``resize_partition``: number of the partition that grows (R-GROW-3), None if none does.
+    ``target``: the directory of this VM where the tree is mounted, for programs of the operator; tasks use
+    ``root``.
     """
 
     root: Root
@@ -27,6 +29,7 @@ class Guest:
     report: Reporter
     disks: Disks
     resize_partition: int | None = None
+    target: str = ""
 
     def warn(self, message: str) -> None:
         self.report.warn(message)
