@@ -1,0 +1,52 @@
+# `make help` lists what can be asked for.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+ENGINE ?= buildah
+BASE ?=
+JOBS ?= 2
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+PYTEST := .venv/bin/pytest -n $(JOBS)
+
+.PHONY: help deps demo test lint unit matrix helper-image fixtures bench clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install Debian packages and the virtual environment .venv
+	@ci/bootstrap
+
+helper-image: deps ## build the helper image into build/helper (ENGINE=buildah|docker, BASE=registry image)
+	@$(SUDO) helper-image/build --output build/helper --engine $(ENGINE) $(if $(BASE),--base $(BASE))
+
+fixtures: deps ## build the fixture images into build/fixtures
+	@$(SUDO) fixtures/images/build
+
+demo: deps ## deploy a real Debian, boot it, log in with the new password
+	@.venv/bin/python ci/demo.py
+
+lint: deps ## ruff, mypy, the import rule
+	@.venv/bin/tox -e lint
+
+unit: deps ## tests that need neither root nor qemu
+	@.venv/bin/tox -e unit
+
+matrix: helper-image fixtures ## deploy every cell of ci/matrix.yaml and look at the result
+	@$(SUDO) $(PYTEST) vmtests/matrix
+
+test: deps ## everything
+	@.venv/bin/tox -e lint,unit
+	@$(MAKE) --no-print-directory helper-image fixtures
+	@$(SUDO) $(PYTEST) --must-have all -m requires
+	@$(SUDO) $(PYTEST) --must-have all vmtests/matrix
+
+bench: helper-image fixtures ## measure copy, helper and deployment; table and build/bench.json
+	@$(SUDO) .venv/bin/python bench/run.py
+
+clean: ## remove what was built, keep downloaded packages
+	@$(SUDO) find build -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} + 2>/dev/null || :
+
+distclean: clean ## remove everything that is not in the repository
+	@$(SUDO) rm -rf build .venv .tox
