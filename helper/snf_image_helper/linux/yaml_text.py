@@ -1,0 +1,76 @@
+"""YAML as cloud-init, netplan and the shell programs around them read it.
+
+Made by a serialiser, so that no value can break the quoting; every value that is more than a plain word is
+double-quoted, so that readers of YAML 1.1 and 1.2 agree about it (``aa:00:00:12:34:56``, ``1e3``, ``off``).
+A list of plain values stands on one line: cloud-init's ds-identify reads ``datasource_list: [ NoCloud ]``
+with a shell parser that knows no other form.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+import yaml
+
+from snf_image_helper.errors import ImageError
+
+_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+MAX_DOCUMENT: Final = 1024 * 1024
+"""Bytes of a YAML document of the image that are parsed at most."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what is no plain word, keeps blocks of text as blocks, knows no aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the interface of PyYAML
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - as above
+        super().increase_indent(flow, indentless=False)
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    if _PLAIN.fullmatch(text):
+        style = None
+    elif text.endswith("\n") and text.isascii():
+        style = "|"
+    else:
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def dump(document: Mapping[str, object]) -> str:
+    """The YAML text of plain values, in the order given."""
+    text: str = yaml.dump(
+        dict(document),
+        Dumper=_Dumper,
+        sort_keys=False,
+        default_flow_style=None,
+        allow_unicode=True,
+        width=sys.maxsize,
+    )
+    return text
+
+
+def load_mapping(data: bytes, path: str) -> dict[str, object]:
+    """The mapping that the image's file ``path`` holds, empty for an empty file.
+
+    :class:`ImageError` if it is not YAML, not a mapping, or too large or too deep to be configuration.
+    """
+    if len(data) > MAX_DOCUMENT:
+        raise ImageError(f"{path}: larger than {MAX_DOCUMENT} bytes")
+    try:
+        document = yaml.safe_load(data)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        raise ImageError(f"{path}: not valid YAML") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
+        raise ImageError(f"{path}: not a YAML mapping")
+    return document
