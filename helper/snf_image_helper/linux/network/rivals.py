@@ -1,0 +1,44 @@
+"""Services that would manage the NICs besides the chosen one are told to ignore them (R-NET-15)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from snf_image_contract.job import NetworkBackend
+from snf_image_contract.names import TaskName
+from snf_image_helper.guest import Guest
+from snf_image_helper.linux import cloud_init
+from snf_image_helper.linux.network import ifupdown, installed, networkd, nm
+from snf_image_helper.linux.network.aside import is_ours, move_aside
+from snf_image_helper.linux.network.interfaces import MADE_BY, Interface
+
+_READ_BY_NETWORK_MANAGER: Final = ("nm", "ifcfg", "netplan")
+_READ_BY_NETWORKD: Final = ("networkd", "netplan")
+
+
+def silence(guest: Guest, backend: NetworkBackend, interfaces: tuple[Interface, ...]) -> None:
+    """Keep other services off the NICs that ``backend`` configures."""
+    if backend not in _READ_BY_NETWORK_MANAGER and installed.network_manager_enabled(guest.root):
+        nm.ignore(guest, interfaces)
+    if backend not in _READ_BY_NETWORKD and installed.networkd_enabled(guest.root):
+        networkd.ignore(guest, interfaces)
+    if backend != "ifupdown" and installed.ifupdown_enabled(guest.root):
+        _empty_interfaces(guest)
+    if backend != "cloud-init" and cloud_init.is_installed(guest):
+        # Without this, cloud-init asks every NIC for DHCP when it finds no configuration of its own.
+        cloud_init.write_config(guest, TaskName.CONFIGURE_NETWORK, {"network": {"config": "disabled"}})
+
+
+def _empty_interfaces(guest: Guest) -> None:
+    """Leave ifupdown the loopback interface only, unless it has more than Ethernet to configure."""
+    path = ifupdown.INTERFACES
+    if not guest.root.is_file(path) or is_ours(guest, path):
+        return
+    names = ifupdown.names_in(guest.root.read(path)) - {"lo"}
+    if not names:
+        return
+    if not all(map(ifupdown.is_ethernet, names)):
+        guest.warn(f"{path}: configures {', '.join(sorted(names))} besides what is configured here")
+        return
+    move_aside(guest, path)
+    guest.root.write(path, f"{MADE_BY}\nauto lo\niface lo inet loopback\n".encode("ascii"), mode=0o644)
