@@ -77,7 +77,8 @@ class Deployment:
     """One deployment, decided. ``job`` lacks only what is made while the copy runs (SSH host keys).
 
     ``copy`` False: ``customize`` or ``inspect``, the disk is used as it is. ``want_host_keys``: comment
-    of the SSH host keys to make, None for none. ``report``: where the receipt goes.
+    of the SSH host keys to make, None for none. ``report``: where the receipt goes. ``notes``: what only a
+    verbose log shows.
     """
 
     instance: str
@@ -93,3 +94,4 @@ class Deployment:
     report: str | None = None
     keep: bool = False
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
