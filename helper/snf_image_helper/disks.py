@@ -1,8 +1,19 @@
-"""The disks of the instance as this VM sees them, and what lies on them."""
+"""The disks of the instance as this VM sees them, found by their serials."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from snf_image_contract.job import JobDisk, disk_serial
+from snf_image_helper.errors import TaskError
+
+SYS_BLOCK: Final = "/sys/block"
+_SECTOR: Final = 512
+_POLL_SECONDS: Final = 0.02
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,3 +40,47 @@ class Disks:
     @property
     def first(self) -> Disk:
         return self.all[0]
+
+
+def find_disks(wanted: Sequence[JobDisk], timeout: float = 5) -> Disks:
+    """The disks with the serials of ``wanted``, waiting up to ``timeout`` seconds for hot-added ones.
+
+    Never by letter: the order in which a kernel names disks is its own business (R-HLP-4).
+    """
+    end = time.monotonic() + timeout
+    while True:
+        present = _by_serial()
+        missing = [disk.index for disk in wanted if disk_serial(disk.index) not in present]
+        if not missing:
+            return Disks(all=tuple(_describe(disk, present[disk_serial(disk.index)]) for disk in wanted))
+        if time.monotonic() >= end:
+            numbers = ", ".join(map(str, missing))
+            raise TaskError(f"disk {numbers} of the instance did not appear within {timeout:g} seconds")
+        time.sleep(_POLL_SECONDS)
+
+
+def _by_serial() -> dict[str, str]:
+    """Names of block devices by serial, of those that are ready: with a size and a device node."""
+    found: dict[str, str] = {}
+    for name in sorted(os.listdir(SYS_BLOCK)):
+        serial = _attribute(name, "serial")
+        if serial and _attribute(name, "size") not in ("", "0") and os.path.exists(f"/dev/{name}"):
+            found[serial] = name
+    return found
+
+
+def _attribute(name: str, attribute: str) -> str:
+    try:
+        with open(f"{SYS_BLOCK}/{name}/{attribute}", encoding="ascii", errors="replace") as stream:
+            return stream.read(256).strip()
+    except OSError:
+        return ""
+
+
+def _describe(disk: JobDisk, name: str) -> Disk:
+    return Disk(
+        index=disk.index,
+        device=f"/dev/{name}",
+        size=int(_attribute(name, "size")) * _SECTOR,
+        read_only=disk.read_only or _attribute(name, "ro") == "1",
+    )

@@ -1,0 +1,126 @@
+"""The file systems on the instance's disks: what is where, and how each is mounted."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from snf_image_helper import partition_table
+from snf_image_helper.disks import Disk, Disks
+from snf_image_helper.errors import ImageError
+from snf_image_helper.partition_table import Partition, Table
+from snf_image_helper.partition_table.kernel import partition_device
+from snf_image_helper.partition_table.table import SECTOR
+from snf_image_helper.signatures import Kind, Read, Signature, identify
+
+DRIVERS: Final = {
+    Kind.EXT2: "ext4",
+    Kind.EXT3: "ext4",
+    Kind.EXT4: "ext4",
+    Kind.XFS: "xfs",
+    Kind.BTRFS: "btrfs",
+    Kind.JFS: "jfs",
+    Kind.REISERFS: "reiserfs",
+    Kind.VFAT: "vfat",
+}
+"""The kernel's driver for each kind that Linux itself mounts (R-DET-6)."""
+
+_READ_ONLY_OPTIONS: Final = {"ext4": "noload", "xfs": "norecovery,nouuid", "btrfs": "rescue=nologreplay"}
+"""No driver may replay a journal when it only looks."""
+_OPTIONS: Final = {
+    # The superblock may ask for a panic at the first error: that would be the helper's.
+    "ext4": "errors=remount-ro",
+    # A copy of the same file system on another disk of the instance is no reason to refuse.
+    "xfs": "nouuid",
+}
+
+
+def mount_options(driver: str, *, read_only: bool) -> str:
+    """Options of the driver itself, for mount(2)."""
+    return (_READ_ONLY_OPTIONS if read_only else _OPTIONS).get(driver, "")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A partition, or a whole disk without a table, and what lies on it. ``offset``, ``size``: bytes."""
+
+    disk: Disk
+    partition: Partition | None
+    offset: int
+    size: int
+    signature: Signature | None
+
+    @property
+    def name(self) -> str:
+        """What messages and the receipt call it."""
+        whole = f"disk {self.disk.index}"
+        return whole if self.partition is None else f"{whole} partition {self.partition.number}"
+
+    @property
+    def kind(self) -> Kind | None:
+        return self.signature.kind if self.signature else None
+
+    def device(self) -> str:
+        """Its device node; :class:`ImageError` if the kernel makes none."""
+        if self.partition is None:
+            return self.disk.device
+        return partition_device(self.disk, self.partition)
+
+
+@contextlib.contextmanager
+def opened(disk: Disk) -> Iterator[int]:
+    fd = os.open(disk.device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def window(fd: int, offset: int, size: int) -> Read:
+    """Reading inside one partition of an open disk, never outside of it."""
+
+    def read(at: int, length: int) -> bytes:
+        if at < 0 or at >= size:
+            return b""
+        return os.pread(fd, min(length, size - at), offset + at)
+
+    return read
+
+
+def volume_of(disk: Disk, partition: Partition) -> Volume:
+    """A partition with its signature."""
+    with opened(disk) as fd:
+        return _volume(fd, disk, partition)
+
+
+def _volume(fd: int, disk: Disk, partition: Partition) -> Volume:
+    offset, size = partition.start * SECTOR, partition.sectors * SECTOR
+    signature = identify(window(fd, offset, size), size)
+    return Volume(disk=disk, partition=partition, offset=offset, size=size, signature=signature)
+
+
+def volumes(disk: Disk, table: Table) -> tuple[Volume, ...]:
+    """Every partition of a disk that can hold something, by its start."""
+    with opened(disk) as fd:
+        return tuple(_volume(fd, disk, partition) for partition in table.usable)
+
+
+def whole(disk: Disk) -> Volume:
+    """A disk without partitions."""
+    with opened(disk) as fd:
+        signature = identify(window(fd, 0, disk.size), disk.size)
+    return Volume(disk=disk, partition=None, offset=0, size=disk.size, signature=signature)
+
+
+def all_volumes(disks: Disks) -> tuple[Volume, ...]:
+    """Every volume of the instance, disk 0 first; a disk whose table is unreadable counts as a whole."""
+    found: list[Volume] = []
+    for disk in disks.all:
+        try:
+            found += volumes(disk, partition_table.read(disk))
+        except ImageError:
+            found.append(whole(disk))
+    return tuple(found)
