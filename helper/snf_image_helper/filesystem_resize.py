@@ -1,0 +1,136 @@
+"""Tasks FilesystemResizeUnmounted and FilesystemResizeAfterUmount: a file system grows to its partition."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from snf_image_contract.events import Change
+from snf_image_helper import partition_table
+from snf_image_helper.errors import ImageError, TaskError
+from snf_image_helper.ext_superblock import ExtSuperblock, read_superblock
+from snf_image_helper.filesystems import Volume, opened, volume_of, window
+from snf_image_helper.machine import Machine
+from snf_image_helper.signatures import Kind
+from snf_image_process import ProcessError, run
+
+_CHECK_TIMEOUT: Final = 3600
+_RESIZE_TIMEOUT: Final = 3600
+_CHECKED: Final = (0, 1)
+"""e2fsck: no error; errors that were corrected (T-59)."""
+
+
+def unmounted(machine: Machine) -> None:
+    """Grow ext2, ext3 and ext4 (R-TASK-FSU-1, R-TASK-FSU-2); tell what grows later or not at all."""
+    volume = _volume(machine)
+    if volume is None:
+        return
+    if volume.kind is not None and volume.kind.is_ext:
+        _grow_ext(machine, volume)
+    elif volume.kind is Kind.NTFS:
+        machine.report.warn(f"{volume.name}: NTFS is not resized in this task")
+    elif volume.kind is not None and volume.kind.is_ufs:
+        raise ImageError(f"{volume.name}: growing {volume.kind} is not supported yet")
+    elif volume.kind not in (Kind.XFS, Kind.BTRFS):
+        machine.report.warn(f"{volume.name}: {_name(volume)} is not resized")
+
+
+def after_umount(machine: Machine) -> None:
+    """Grow NTFS offline (R-TASK-NTFS-1): not supported yet; nothing else is grown here."""
+    volume = _volume(machine)
+    if volume is None:
+        return
+    if volume.kind is Kind.NTFS:
+        raise ImageError(f"{volume.name}: growing NTFS is not supported yet")
+
+
+def _name(volume: Volume) -> str:
+    if volume.kind is not None:
+        return str(volume.kind)
+    return f"unknown contents (partition type {volume.partition.type if volume.partition else 'none'})"
+
+
+def _volume(machine: Machine) -> Volume | None:
+    """What lies on the partition that grows; None, with a warning, if none does."""
+    disk, number = machine.disks.first, machine.resize_partition
+    if number is None:
+        machine.report.warn("no partition was enlarged, so that no file system is")
+        return None
+    partition = partition_table.read(disk).find(number)
+    if partition is None:
+        raise TaskError(f"partition {number} is no longer in the partition table")
+    return volume_of(disk, partition)
+
+
+def _superblock(volume: Volume) -> ExtSuperblock:
+    with opened(volume.disk) as fd:
+        return read_superblock(window(fd, volume.offset, volume.size))
+
+
+def _grow_ext(machine: Machine, volume: Volume) -> None:
+    before = _superblock(volume)
+    _demand_sound(machine, volume, before)
+    device = volume.device()
+    _check(volume, device)
+    target = volume.size // before.block_size * before.block_size
+    if target > before.max_size:
+        machine.report.warn(f"{volume.name}: {volume.kind} without feature 64bit grows to 16 TiB at most")
+        target = before.max_size
+    if before.size < target:
+        _resize(volume, device, target // before.block_size)
+        after = _superblock(volume)
+        _record(machine, volume, before, after)
+    _flush(device)
+
+
+def _demand_sound(machine: Machine, volume: Volume, superblock: ExtSuperblock) -> None:
+    """:class:`ImageError` if the file system must not be touched (R-TASK-FSU-2)."""
+    where = f"{volume.name}: {volume.kind} file system"
+    if superblock.unknown:
+        raise ImageError(f"{where} has features this helper does not know: {', '.join(superblock.unknown)}")
+    if superblock.errors:
+        raise ImageError(f"{where} is marked as having errors; check it and publish the image again")
+    if not superblock.clean:
+        raise ImageError(f"{where} is not clean: it was in use when the image was made")
+    if superblock.size > volume.size:
+        raise ImageError(
+            f"{where} of {superblock.size} bytes is larger than its partition of {volume.size}:"
+            " the image seems to be truncated"
+        )
+    if superblock.needs_recovery:
+        machine.report.warn(f"{where} has a journal that needs recovery; it is replayed")
+
+
+def _check(volume: Volume, device: str) -> None:
+    """e2fsck in preen mode, of everything: resize2fs trusts what it reads."""
+    try:
+        run(["e2fsck", "-f", "-p", device], timeout=_CHECK_TIMEOUT, accept=_CHECKED)
+    except ProcessError as error:
+        raise ImageError(f"{volume.name}: the check of the file system failed: {_tail(error)}") from None
+
+
+def _resize(volume: Volume, device: str, blocks: int) -> None:
+    try:
+        run(["resize2fs", "-f", device, str(blocks)], timeout=_RESIZE_TIMEOUT)
+    except ProcessError as error:
+        raise TaskError(f"{volume.name}: the file system cannot be enlarged: {_tail(error)}") from None
+
+
+def _tail(error: ProcessError) -> str:
+    return "; ".join((error.reason, *error.stderr_tail[-3:]))
+
+
+def _record(machine: Machine, volume: Volume, before: ExtSuperblock, after: ExtSuperblock) -> None:
+    if after.size <= before.size:
+        raise TaskError(f"{volume.name}: the file system did not grow")
+    detail = f"{volume.kind} grown from {before.size} to {after.size} bytes"
+    machine.report.change(Change(path=volume.name, change="filesystem", detail=detail))
+
+
+def _flush(device: str) -> None:
+    """What was written must be on the disk before the task ends; errors of writing show here."""
+    fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
