@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -92,18 +93,21 @@ class Sink(Protocol):
 
 
 class Reporter:
-    """Hands each event to every sink."""
+    """Hands each event to every sink, one at a time, whichever thread tells it."""
 
     def __init__(self, *sinks: Sink) -> None:
         self._sinks = list(sinks)
+        # The helper is heard in threads of its own. Reentrant: a failing sink is told of from within.
+        self._lock = threading.RLock()
 
     def emit(self, event: Event) -> None:
-        for sink in tuple(self._sinks):
-            try:
-                sink.handle(event)
-            except Exception as error:  # noqa: BLE001 - whatever a sink does, the deployment goes on
-                self._sinks.remove(sink)
-                self.warn(f"{type(sink).__name__} stopped showing progress", details=str(error))
+        with self._lock:
+            for sink in tuple(self._sinks):
+                try:
+                    sink.handle(event)
+                except Exception as error:  # noqa: BLE001 - whatever a sink does, the deployment goes on
+                    self._sinks.remove(sink)
+                    self.warn(f"{type(sink).__name__} stopped showing progress", details=str(error))
 
     def info(self, message: str) -> None:
         self.emit(Info(message=message))
