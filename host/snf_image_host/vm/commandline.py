@@ -1,0 +1,206 @@
+"""qemu's command line: small pure parts, put together in one place.
+
+No value that comes from outside enters an option string: descriptors are numbers, devices are JSON, and
+the kernel's words are an argument of their own. No file is named: everything is a descriptor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from snf_image_host.vm import devices
+
+UsedAccelerator = Literal["kvm", "tcg"]
+
+TRANSLATION_BUFFER: Final = 256
+"""MiB that TCG may use for translated code; left alone it reserves a gibibyte."""
+_DENIED: Final = ("obsolete", "elevateprivileges", "spawn", "resourcecontrol")
+_CPU: Final[dict[UsedAccelerator, str]] = {
+    # Nested virtualisation is of no use to the helper, and a way to attack the host's kernel.
+    "kvm": "host,vmx=off,svm=off",
+    # Five levels of page tables cost time in emulation and give nothing.
+    "tcg": "max,la57=off,svm=off",
+}
+# What the machine type pc would have beyond need; memory is kept from dumps and from merging.
+_MACHINE: Final = "pc,usb=off,vmport=off,hpet=off,smbus=off,sata=off,mem-merge=off,dump-guest-core=off"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ColdDisk:
+    """A disk that is there from the start; ``fd`` is inherited. ``serial`` None: the floppy drive."""
+
+    fd: int
+    serial: str | None
+    is_block: bool
+    read_only: bool
+    direct: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VmSpec:
+    """What the command line says. All ``*_fd`` are descriptors that qemu inherits.
+
+    ``memory`` in MiB. ``root_fd`` None: no root disk (the probe needs none). ``disks``: foreign helpers
+    only, the shipped one gets its disks while it runs.
+    """
+
+    qemu: str
+    accelerator: UsedAccelerator
+    memory: int
+    cpus: int
+    kernel_fd: int
+    initrd_fd: int
+    kernel_words: str
+    root_fd: int | None
+    qmp_fd: int
+    serial_fds: tuple[int, ...]
+    debug_port: bool = False
+    disks: tuple[ColdDisk, ...] = ()
+
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        """The descriptors that qemu must inherit."""
+        root = () if self.root_fd is None else (self.root_fd,)
+        cold = tuple(disk.fd for disk in self.disks)
+        return (self.kernel_fd, self.initrd_fd, self.qmp_fd, *self.serial_fds, *root, *cold)
+
+
+def qemu_argv(spec: VmSpec) -> tuple[str, ...]:
+    """The whole command line of qemu."""
+    return (
+        spec.qemu,
+        *_nothing_by_itself(),
+        *_computer(spec),
+        *_kernel(spec),
+        *_control(spec.qmp_fd),
+        *_serial_ports(spec),
+        *_device_options(devices.random_device()),
+        *([] if spec.root_fd is None else _root(spec.root_fd)),
+        *_cold_disks(spec.disks),
+    )
+
+
+def kernel_words(image_words: str, *, debug: bool, extra: Sequence[str] = ()) -> str:
+    """The kernel's command line: the image's own words, ours, and a panic that ends the VM at once."""
+    debugging = ["snf_image_debug_helper"] if debug else []
+    return " ".join([*image_words.split(), "snf_image_activate_helper", *debugging, *extra, "panic=-1"])
+
+
+def _nothing_by_itself() -> list[str]:
+    """No default device, no network, no screen, no user configuration; system calls filtered (R-HLP-3)."""
+    return [
+        "-nodefaults",
+        "-no-user-config",
+        "-nic",
+        "none",
+        "-vga",
+        "none",
+        "-display",
+        "none",
+        "-monitor",
+        "none",
+        "-parallel",
+        "none",
+        "-sandbox",
+        ",".join(["on", *(f"{kind}=deny" for kind in _DENIED)]),
+    ]
+
+
+def _computer(spec: VmSpec) -> list[str]:
+    tcg = f"tcg,tb-size={TRANSLATION_BUFFER}"
+    return [
+        "-name",
+        "snf-image-helper",
+        "-machine",
+        _MACHINE,
+        "-accel",
+        tcg if spec.accelerator == "tcg" else "kvm",
+        "-cpu",
+        _CPU[spec.accelerator],
+        "-smp",
+        str(spec.cpus),
+        "-m",
+        f"{spec.memory}M",
+        "-rtc",
+        "base=utc",
+        # A guest that restarts has failed: qemu ends, and QMP tells why.
+        "-no-reboot",
+        "-object",
+        "rng-builtin,id=rng",
+    ]
+
+
+def _kernel(spec: VmSpec) -> list[str]:
+    return [
+        "-kernel",
+        f"/proc/self/fd/{spec.kernel_fd}",
+        "-initrd",
+        f"/proc/self/fd/{spec.initrd_fd}",
+        "-append",
+        spec.kernel_words,
+    ]
+
+
+def _control(fd: int) -> list[str]:
+    return ["-chardev", f"socket,id=qmp,fd={fd}", "-mon", "chardev=qmp,mode=control"]
+
+
+def _serial_ports(spec: VmSpec) -> list[str]:
+    """1 console, 2 result, 3 events, and 4 a terminal for the debug shell, if it is asked for (R-HLP-7)."""
+    words: list[str] = []
+    for number, fd in enumerate(spec.serial_fds, start=1):
+        words += ["-chardev", f"socket,id=serial{number},fd={fd}", "-serial", f"chardev:serial{number}"]
+    if spec.debug_port:
+        words += ["-chardev", "pty,id=debug", "-serial", "chardev:debug"]
+    return words
+
+
+def _root(fd: int) -> list[str]:
+    controller, disk = devices.root_disk()
+    node = devices.raw_node(node=devices.ROOT_NODE, fdset=1, is_block=False, read_only=True)
+    return [
+        *_descriptor(fd, fdset=1),
+        *_json_option("-blockdev", node),
+        *_device_options(controller),
+        *_device_options(disk),
+    ]
+
+
+def _cold_disks(disks: Sequence[ColdDisk]) -> list[str]:
+    words: list[str] = []
+    slot = devices.FIRST_DISK_SLOT
+    for index, disk in enumerate(disks):
+        name, fdset = f"cold-{index}", index + 2
+        words += _descriptor(disk.fd, fdset=fdset)
+        words += _json_option(
+            "-blockdev",
+            devices.raw_node(
+                node=name,
+                fdset=fdset,
+                is_block=disk.is_block,
+                read_only=disk.read_only,
+                direct=disk.direct,
+                discard=not disk.read_only,
+            ),
+        )
+        if disk.serial is None:
+            words += _device_options(devices.floppy(node=name))
+            continue
+        words += _device_options(devices.virtio_disk(node=name, serial=disk.serial, slot=slot))
+        slot += 1
+    return words
+
+
+def _descriptor(fd: int, *, fdset: int) -> list[str]:
+    return ["-add-fd", f"fd={fd},set={fdset}"]
+
+
+def _device_options(device: devices.Json) -> list[str]:
+    return _json_option("-device", device)
+
+
+def _json_option(option: str, value: devices.Json) -> list[str]:
+    return [option, json.dumps(value)]

@@ -1,0 +1,126 @@
+"""Adding disks to a helper VM that runs: a descriptor over QMP, a node on it, a device on that.
+
+Each disk is opened anew from the descriptor that the host holds, so that the access mode is exactly what
+qemu will use it for, and so that flags set by one side do not change the other's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import resource
+from typing import Protocol
+
+from snf_image_contract.job import PARAMETER_SERIAL, disk_serial
+from snf_image_host.errors import NodeError
+from snf_image_host.vm import devices
+from snf_image_host.vm.commandline import ColdDisk
+from snf_image_host.vm.qmp import Qmp, QmpError
+
+
+class HelperDisk(Protocol):
+    """A disk of the instance as the host has it open. ``size`` in bytes."""
+
+    @property
+    def fd(self) -> int: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def read_only(self) -> bool: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def is_block(self) -> bool: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reopened:
+    """A descriptor of its own for qemu; ``direct``: it bypasses the page cache."""
+
+    fd: int
+    direct: bool
+
+
+def reopen(fd: int, *, read_only: bool) -> Reopened:
+    """Open the file behind ``fd`` once more, without the page cache where the target allows.
+
+    The mode must be exact: qemu refuses a writable descriptor for a read-only node.
+    """
+    flags = os.O_CLOEXEC | (os.O_RDONLY if read_only else os.O_RDWR)
+    path = f"/proc/self/fd/{fd}"
+    try:
+        return Reopened(fd=os.open(path, flags | os.O_DIRECT), direct=True)
+    except OSError:
+        return Reopened(fd=os.open(path, flags), direct=False)
+
+
+def cold_disk(disk: HelperDisk) -> ColdDisk:
+    """The disk for a VM that has it from the start; the descriptor in it is to be closed by the caller."""
+    opened = reopen(disk.fd, read_only=disk.read_only)
+    return ColdDisk(
+        fd=opened.fd,
+        serial=disk_serial(disk.index),
+        is_block=disk.is_block,
+        read_only=disk.read_only,
+        direct=opened.direct,
+    )
+
+
+class DiskAdder:
+    """Gives a running VM its disks, one after the other, on rising PCI slots."""
+
+    def __init__(self, qmp: Qmp) -> None:
+        self._qmp = qmp
+        self._slot = devices.FIRST_DISK_SLOT
+
+    def add_disk(self, disk: HelperDisk) -> None:
+        """Add a disk of the instance under its serial; :class:`NodeError` if that cannot be."""
+        opened = reopen(disk.fd, read_only=disk.read_only)
+        try:
+            self._add(
+                f"disk-{disk.index}",
+                disk_serial(disk.index),
+                opened,
+                is_block=disk.is_block,
+                read_only=disk.read_only,
+            )
+        finally:
+            os.close(opened.fd)
+
+    def add_medium(self, fd: int) -> None:
+        """Add the parameter medium, read-only; it comes last, the helper waits for it."""
+        medium = Reopened(fd=fd, direct=False)
+        self._add("parameters", PARAMETER_SERIAL, medium, is_block=False, read_only=True)
+
+    def _add(self, node: str, serial: str, opened: Reopened, *, is_block: bool, read_only: bool) -> None:
+        if self._slot >= devices.SLOTS:
+            most = devices.SLOTS - devices.FIRST_DISK_SLOT - 1
+            raise NodeError(f"the helper VM takes at most {most} disks")
+        try:
+            added = self._qmp.execute("add-fd", fds=(opened.fd,))
+            block = devices.raw_node(
+                node=node,
+                fdset=added["fdset-id"],
+                is_block=is_block,
+                read_only=read_only,
+                direct=opened.direct,
+                discard=not read_only,
+            )
+            self._qmp.execute("blockdev-add", block)
+            device = devices.virtio_disk(node=node, serial=serial, slot=self._slot)
+            self._qmp.execute("device_add", device)
+        except (QmpError, KeyError, TypeError) as error:
+            raise NodeError(f"{node} could not be added to the helper VM", details=(str(error),)) from None
+        self._slot += 1
+
+
+def forbid_growth(pid: int, disks: tuple[HelperDisk, ...]) -> None:
+    """Keep a VM that was taken over from filling the node through a disk that is a file.
+
+    No file of its may grow beyond the largest disk. The kernel does not count block devices.
+    """
+    largest = max((disk.size for disk in disks if not disk.is_block), default=0)
+    try:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest, largest))
+    except OSError:
+        return  # it is gone, which is found out elsewhere

@@ -1,0 +1,343 @@
+"""The helper VM of one deployment, alive: from its start, through its job, to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Final, Self
+
+from snf_image_contract.events import Event, Failed, Hello
+from snf_image_contract.job import CONTRACT_VERSION, PARAMETER_SERIAL, Job
+from snf_image_host.deployment import HelperSettings
+from snf_image_host.errors import NodeError, SnfImageError, UserError
+from snf_image_host.reporter import Reporter
+from snf_image_host.vm.accelerator import Choice, HelperFiles, choose_accelerator
+from snf_image_host.vm.account import Account, account_for
+from snf_image_host.vm.commandline import ColdDisk, UsedAccelerator, kernel_words
+from snf_image_host.vm.console import Console
+from snf_image_host.vm.conversation import Bounds, Conversation
+from snf_image_host.vm.disks import DiskAdder, HelperDisk, cold_disk, forbid_growth
+from snf_image_host.vm.evidence import EvidenceFile
+from snf_image_host.vm.json_events import JsonEvents
+from snf_image_host.vm.medium import build_medium, disk_letters, job_files
+from snf_image_host.vm.qemu import Qemu
+from snf_image_host.vm.result import ResultPort
+from snf_image_host.vm.serial import Port
+from snf_image_host.vm.text_events import TextEvents
+from snf_image_host.vm.verdict import Ending, Stopped, judge, judge_start
+from snf_image_process import Deadline
+
+FAILED_GRACE: Final = 15.0
+"""Seconds for a helper that has failed to unmount and power itself off; times the factor under TCG."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A job that was done. Times in seconds.
+
+    ``start_seconds``: start of the VM to its hello (None: a foreign helper). ``job_seconds``: handing
+    over the job to the end of the VM. ``warnings_left_out``: beyond MONITOR_MAX_MESSAGES.
+    """
+
+    accelerator: UsedAccelerator
+    hello: Hello | None
+    events: tuple[Event, ...]
+    warnings_left_out: int
+    start_seconds: float | None
+    job_seconds: float
+    total_seconds: float
+
+
+def start_helper(
+    settings: HelperSettings,
+    image: HelperFiles,
+    reporter: Reporter,
+    evidence_dir: str,
+    *,
+    account: Account | None = None,
+    choice: Choice | None = None,
+) -> HelperVm:
+    """Start the helper VM and return at once, while it boots. To be called in the main thread.
+
+    ``account`` None: by :func:`account_for`; ``choice`` None: by :func:`choose_accelerator`. The result is
+    a context manager; leaving it leaves no process, socket or file behind.
+    """
+    vm = HelperVm(settings, image, reporter, evidence_dir)
+    try:
+        vm.start(account, choice)
+    except BaseException:
+        vm.close()
+        raise
+    return vm
+
+
+class HelperVm:
+    """See :func:`start_helper`. A foreign helper (protocol ``text``) starts only with :meth:`run_job`."""
+
+    def __init__(
+        self, settings: HelperSettings, image: HelperFiles, reporter: Reporter, evidence_dir: str
+    ) -> None:
+        self.image = image
+        self.choice = Choice(accelerator="tcg")
+        self.account = Account.of_caller()
+        """Who qemu runs as; for other programs of the same deployment."""
+        self._settings = settings
+        self._foreign = settings.protocol == "text"
+        self._reporter = reporter
+        self._evidence_dir = evidence_dir
+        self._alive = contextlib.ExitStack()
+        os.makedirs(evidence_dir, mode=0o700, exist_ok=True)
+        logs = [
+            EvidenceFile(evidence_dir, name) for name in ("console.log", "result.log", self._events_log_name)
+        ]
+        for log in logs:
+            self._alive.callback(log.close)
+        self._console = Console(reporter, logs[0])
+        self._result = ResultPort(logs[1])
+        self._conversation = Conversation(reporter, Bounds(warnings=settings.max_messages))
+        listener = TextEvents if self._foreign else JsonEvents
+        self._events = listener(self._conversation, logs[2])
+        self._qemu: Qemu | None = None
+        self._begun = time.monotonic()
+
+    @property
+    def _events_log_name(self) -> str:
+        return "events.txt" if self._foreign else "events.jsonl"
+
+    @property
+    def accelerator(self) -> UsedAccelerator:
+        return self.choice.accelerator
+
+    def start(self, account: Account | None, choice: Choice | None) -> None:
+        """Decide who qemu runs as and how, and start it."""
+        if account is None:
+            account = self._alive.enter_context(account_for(self._settings, self._reporter))
+        self.account = account
+        self.choice = choice or choose_accelerator(self._settings, self.image, account, self._reporter)
+        if not self._foreign:
+            if self._settings.param_medium == "floppy":
+                raise UserError(
+                    "PARAM_MEDIUM=floppy is for foreign helpers (HELPER_PROTOCOL=text)",
+                    hint="leave PARAM_MEDIUM unset",
+                )
+            self._boot(())
+
+    def wait_ready(self) -> Hello | None:
+        """Wait until the helper has said hello; None for foreign helpers, which do not.
+
+        :class:`NodeError` if it does not start in time, or is of another contract version.
+        """
+        if self._foreign:
+            return None
+        conversation = self._conversation
+        limit = self._scaled(self._settings.start_timeout)
+        left = None if limit is None else max(0.0, self._begun + limit - time.monotonic())
+        in_time = conversation.wait(lambda: conversation.hello is not None, Deadline(left))
+        hello = conversation.hello
+        if hello is None or conversation.fault is not None or conversation.terminal is not None:
+            stopped = self._stopped_now()
+            raise self._kept(judge_start(self._ending(stopped, None), limit=None if in_time else limit))
+        self._check_version(hello)
+        return hello
+
+    def run_job(self, job: Job, disks: Sequence[HelperDisk]) -> Outcome:
+        """Give the helper its disks and its job, follow it to its end, and judge that end.
+
+        ``disks`` in the instance's order; they stay the caller's. Raises the error of a job that failed:
+        by whose fault it is, with the evidence directory in ``kept``. The VM is gone afterwards.
+        """
+        # The copy may have taken an hour since the job was decided (R-HLP-16).
+        job = dataclasses.replace(job, clock=time.time())
+        limit = self._scaled(self._settings.soft_timeout)
+        given = self._hand_over_cold(job, disks) if self._foreign else self._hand_over(job, disks)
+        deadline = Deadline(None if limit is None else max(0.0, given + limit - time.monotonic()))
+        stopped = self._follow(deadline)
+        ending = self._ending(stopped, limit)
+        gone = time.monotonic()
+        self._reporter.info(f"helper VM ended, status {ending.status}")
+        error = judge(ending)
+        if error is not None:
+            raise self._kept(error)
+        conversation = self._conversation
+        hello_at = conversation.hello_at
+        return Outcome(
+            accelerator=self.accelerator,
+            hello=conversation.hello,
+            events=conversation.events,
+            warnings_left_out=conversation.warnings_left_out,
+            start_seconds=None if hello_at is None else round(hello_at - self._begun, 3),
+            job_seconds=round(gone - given, 3),
+            total_seconds=round(gone - self._begun, 3),
+        )
+
+    def close(self) -> None:
+        """End the VM if it runs, and give everything back. May be called twice."""
+        if self._qemu is not None:
+            self._qemu.close()
+        self._alive.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _boot(self, disks: Sequence[ColdDisk], extra_words: Sequence[str] = ()) -> None:
+        self._begun = time.monotonic()
+        ports = (
+            Port("console", self._console),
+            Port("result", self._result),
+            Port("events", self._events),
+        )
+        qemu = Qemu(
+            self._settings,
+            account=self.account,
+            groups=self.choice.groups,
+            accelerator=self.accelerator,
+            ports=ports,
+            evidence_dir=self._evidence_dir,
+        )
+        self._qemu = qemu
+        image = self.image
+        words = kernel_words(image.cmdline, debug=self._settings.debug, extra=extra_words)
+        try:
+            qemu.start(kernel=image.kernel, initrd=image.initrd, words=words, root=image.root, disks=disks)
+        except NodeError as error:
+            raise self._kept(error) from None
+        self._reporter.info(f"helper VM started ({self.accelerator})")
+        if (terminal := qemu.debug_terminal()) is not None:
+            self._reporter.info(f"the helper's debug shell will be on {terminal} if a task fails")
+
+    def _hand_over(self, job: Job, disks: Sequence[HelperDisk]) -> float:
+        """Add the disks in order and the job last; returns when the job was given."""
+        medium = build_medium(job_files(job, rules=False))
+        try:
+            self.wait_ready()
+            qemu = self._running_qemu()
+            adder = DiskAdder(qemu.qmp)
+            forbid_growth(qemu.running.pid, tuple(disks))
+            try:
+                for disk in disks:
+                    adder.add_disk(disk)
+                self._conversation.job_given = True
+                adder.add_medium(medium)
+            except NodeError as error:
+                if qemu.wait(1.0) is None:
+                    raise self._kept(error) from None
+                # Not the disk's fault: the VM is gone.
+                raise self._kept(judge(self._ending("no", None)) or error) from None
+        finally:
+            os.close(medium)
+        return time.monotonic()
+
+    def _hand_over_cold(self, job: Job, disks: Sequence[HelperDisk]) -> float:
+        """A foreign helper finds its disks and its parameters when it starts."""
+        floppy = self._settings.param_medium == "floppy"
+        with contextlib.ExitStack() as opened:
+            cold = []
+            for disk in disks:
+                cold.append(cold_disk(disk))
+                opened.callback(os.close, cold[-1].fd)
+            medium = build_medium(job_files(job, rules=True), floppy=floppy)
+            opened.callback(os.close, medium)
+            serial = None if floppy else PARAMETER_SERIAL
+            cold.append(ColdDisk(fd=medium, serial=serial, is_block=False, read_only=True))
+            device = "/dev/fd0" if floppy else f"/dev/vd{disk_letters(len(disks))}"
+            self._conversation.job_given = True
+            self._boot(cold, [f"rules_dev={device}"])
+        forbid_growth(self._running_qemu().running.pid, tuple(disks))
+        return self._begun
+
+    def _follow(self, deadline: Deadline) -> Stopped:
+        """Until the VM is gone; ends it if it must be. Returns whether, and how."""
+        conversation = self._conversation
+        in_time = conversation.wait(lambda: conversation.terminal is not None, deadline)
+        if in_time and isinstance(conversation.terminal, Failed):
+            deadline = self._after_failure(deadline)
+        if in_time and conversation.fault is None:
+            in_time = conversation.wait(lambda: False, deadline)
+        if conversation.fault is not None and not isinstance(conversation.terminal, Failed):
+            self._running_qemu().running.stop()
+            return "fault"
+        if in_time and self._running_qemu().wait(_seconds(deadline)) is not None:
+            return "no"
+        return self._end()
+
+    def _after_failure(self, deadline: Deadline) -> Deadline:
+        """A helper that has failed has little left to do, unless somebody looks for the cause in it."""
+        if self._settings.debug:
+            self._reporter.warn("a task failed: the debug shell is open until the time limit")
+            return deadline
+        return Deadline(deadline.wait_time(self._scaled(FAILED_GRACE) or FAILED_GRACE))
+
+    def _end(self) -> Stopped:
+        """SIGTERM, and SIGKILL if that does not help (R-HLP-10)."""
+        qemu = self._running_qemu()
+        qemu.running.signal(signal.SIGTERM)
+        if qemu.wait(self._settings.hard_timeout or None) is not None:
+            return "soft"
+        qemu.running.stop()
+        return "hard"
+
+    def _stopped_now(self) -> Stopped:
+        """For a VM that did not start: gone by itself, or ended at once."""
+        qemu = self._running_qemu()
+        if self._conversation.is_over and qemu.wait(2.0) is not None:
+            return "no"
+        qemu.running.stop()
+        return "fault"
+
+    def _ending(self, stopped: Stopped, limit: float | None) -> Ending:
+        """What is known of the VM, which is gone."""
+        qemu = self._running_qemu()
+        status = qemu.wait(None)
+        qemu.settle()
+        conversation = self._conversation
+        return Ending(
+            terminal=conversation.terminal,
+            wants_success_event=not self._foreign,
+            fault=conversation.fault,
+            says_success=self._result.says_success,
+            result_errors=self._result.errors,
+            status=-signal.SIGKILL if status is None else status,
+            shutdown_reason=qemu.qmp.shutdown_reason,
+            stopped=stopped,
+            limit=limit,
+            hard_limit=self._settings.hard_timeout,
+            disk_faults=tuple(qemu.qmp.disk_faults),
+            last_said=conversation.last_said,
+            last_line=self._console.last_line,
+            panic=self._console.panic,
+            stderr=qemu.printed,
+        )
+
+    def _check_version(self, hello: Hello) -> None:
+        if hello.contract_version != CONTRACT_VERSION:
+            raise NodeError(
+                f"the helper image speaks contract version {hello.contract_version}, "
+                f"this program speaks {CONTRACT_VERSION}",
+                hint="rebuild the helper image with `snf-image helper build`",
+            )
+        if hello.build != self.image.build:
+            self._reporter.warn("the helper that started is not the build that its manifest names")
+
+    def _scaled(self, seconds: float) -> float | None:
+        """A time limit on this accelerator; None for no limit."""
+        factor = self._settings.tcg_factor if self.accelerator == "tcg" else 1.0
+        return seconds * factor or None
+
+    def _running_qemu(self) -> Qemu:
+        assert self._qemu is not None, "not started"  # noqa: S101 - a bug of the caller's
+        return self._qemu
+
+    def _kept(self, error: SnfImageError) -> SnfImageError:
+        error.kept = self._evidence_dir
+        return error
+
+
+def _seconds(deadline: Deadline) -> float | None:
+    return None if deadline.seconds is None else deadline.remaining()
