@@ -1,0 +1,177 @@
+"""The plan: what was asked and the node's configuration become one frozen deployment, or one error.
+
+Every problem that can be found without the image is found here and reported together (R-OSP-16), before
+anything is written. Whoever fills the request resolves ``img_id``; here the image is a path.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import Final
+
+from snf_image_contract import job as jobs
+from snf_image_contract.names import ImageFormat, OsFamily, TaskName
+from snf_image_host.configuration.node_config import NodeConfig
+from snf_image_host.deployment import Deployment, ImageSource
+from snf_image_host.errors import UserError
+from snf_image_host.parameters.checks import Parameters, check_parameters, merge_parameters
+from snf_image_host.parameters.problems import Problems
+from snf_image_host.parameters.values import parse_hostname
+from snf_image_host.planning.environment import task_environment
+from snf_image_host.planning.exclusions import skipped_tasks
+from snf_image_host.planning.helper_settings import helper_settings
+from snf_image_host.planning.network import decide_nics
+from snf_image_host.planning.request import Request
+from snf_image_host.planning.tasks import task_fields
+
+SUPPORTED_FAMILIES: Final = frozenset({OsFamily.LINUX})
+
+
+def plan(asked: Request, config: NodeConfig, *, clock: float | None = None) -> Deployment:
+    """Decide one deployment. Raises a UserError with one line for each thing that is wrong.
+
+    ``clock``: seconds since the epoch, for the guest; now if None.
+    """
+    problems = Problems()
+    for warning in config.warnings:
+        problems.warn(warning)
+    given = merge_parameters(config.os_parameters, asked.parameters)
+    parameters = check_parameters(given, config, problems, required=False)
+    _refuse_unsupported(asked, parameters, problems)
+    _check_hostname(asked, problems)
+    _check_disks(asked, parameters, problems)
+    nics = decide_nics(asked.nics or (), config, problems)
+    problems.raise_user_error(hint="nothing was written; see `snf-image deploy --help`")
+    job = _job(asked, parameters, config, nics, time.time() if clock is None else clock)
+    return _deployment(asked, parameters, config, problems, job)
+
+
+def _refuse_unsupported(asked: Request, parameters: Parameters, problems: Problems) -> None:
+    if parameters.family is not None and parameters.family not in SUPPORTED_FAMILIES:
+        problems.error(f"{parameters.family} images are not supported yet")
+    if parameters.config_url is not None:
+        problems.error("config_url: fetching parameters is not supported yet")
+    if parameters.answer_file is not None:
+        problems.error("os_answer_file: fetching answer files is not supported yet")
+    header = parameters.image_format is not None and parameters.image_format.needs_partition_header
+    if header and asked.action == "deploy" and asked.image.path is None:
+        problems.error(f"img_format: {parameters.image_format} needs an image to copy, not null")
+
+
+def _check_hostname(asked: Request, problems: Problems) -> None:
+    """The name must be one of a host (R-TASK-HOST-1); ``_`` is tolerated (D-24)."""
+    if asked.hostname is None:
+        return
+    problems.parse("hostname", parse_hostname, asked.hostname)
+    if "_" in asked.hostname:
+        problems.warn("the hostname holds '_', which the DNS does not allow in names of hosts")
+
+
+def _check_disks(asked: Request, parameters: Parameters, problems: Problems) -> None:
+    """There is a disk to write, and SWAP names one of the others (R-DST-2, R-TASK-SWAP-2)."""
+    if not asked.disks:
+        problems.error("there is no disk")
+        return
+    if asked.disks[0].read_only and asked.action != "inspect":
+        problems.error(f"disk 0 ({asked.disks[0].path}) is read-only")
+    swap = parameters.properties.swap
+    if not isinstance(swap, jobs.SwapDisk) or asked.action == "inspect":
+        return
+    letter = chr(ord("a") + swap.index)
+    if swap.index == 0:
+        problems.error("property SWAP: disk a holds the image")
+    elif swap.index >= len(asked.disks):
+        problems.error(f"property SWAP: there is no disk {letter}, the number of disks is {len(asked.disks)}")
+    elif asked.disks[swap.index].read_only:
+        problems.error(f"property SWAP: disk {letter} is read-only")
+
+
+def _instance(asked: Request) -> str:
+    """The name of the instance: its hostname, else that of the disk."""
+    if asked.hostname is not None:
+        return asked.hostname
+    name = os.path.splitext(os.path.basename(asked.disks[0].path))[0]
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name) or "disk"
+
+
+def _job(
+    asked: Request, parameters: Parameters, config: NodeConfig, nics: tuple[jobs.Nic, ...], clock: float
+) -> jobs.Job:
+    properties = parameters.properties
+    instance = _instance(asked)
+    not_asked: dict[TaskName, str] = {}
+    if asked.hostname is None:
+        not_asked[TaskName.ASSIGN_HOSTNAME] = "not asked: no hostname was given, the image keeps its own"
+    if asked.nics is None:
+        not_asked[TaskName.CONFIGURE_NETWORK] = "not asked: no network interface was given"
+    skipped = skipped_tasks(properties, not_asked=not_asked)
+    custom = properties.custom_task is not None and not _skips(skipped, TaskName.RUN_CUSTOM_TASK)
+    environment: tuple[jobs.Variable, ...] = ()
+    if custom or properties.allow_mounted_task_overwriting:
+        environment = task_environment(asked, parameters, config, hostname=instance)
+    return jobs.Job(
+        action="inspect" if asked.action == "inspect" else "customize",
+        instance=instance,
+        clock=clock,
+        image_format=parameters.image_format or ImageFormat.DISKDUMP,
+        disks=tuple(jobs.JobDisk(index=disk.index, read_only=disk.read_only) for disk in asked.disks),
+        os_family=parameters.family,
+        root_partition=parameters.root_partition,
+        cloud_init=properties.cloud_init,
+        cloud_init_debug=config.cloud_init_debug,
+        allow_task_overwriting=properties.allow_mounted_task_overwriting,
+        skipped=skipped,
+        environment=environment,
+        **task_fields(parameters, config, nics, instance=instance),
+    )
+
+
+def _skips(skipped: tuple[jobs.SkippedTask, ...], task: TaskName) -> bool:
+    return any(entry.task is task for entry in skipped)
+
+
+def _deployment(
+    asked: Request, parameters: Parameters, config: NodeConfig, problems: Problems, job: jobs.Job
+) -> Deployment:
+    inspecting = asked.action == "inspect"
+    run_helper = inspecting or not parameters.properties.exclude_all_tasks
+    if not run_helper:
+        problems.warn("no task is run, the image is only copied (property EXCLUDE_ALL_TASKS)")
+    elif len(jobs.dump_job(job)) > jobs.MAX_JOB_BYTES:
+        raise UserError(
+            f"the parameters take more than {jobs.MAX_JOB_BYTES} bytes together",
+            hint="inject fewer or smaller files",
+        )
+    return Deployment(
+        instance=job.instance,
+        image=ImageSource(
+            path=asked.image.path,
+            shown=asked.image.shown,
+            format=job.image_format,
+            sha256=asked.image.sha256,
+            digest=asked.image.digest,
+        ),
+        disks=asked.disks,
+        helper=helper_settings(config, asked.overrides),
+        job=job,
+        copy=asked.action == "deploy" and asked.image.path is not None,
+        run_helper=run_helper,
+        wipe_tail=config.wipe_tail,
+        copy_idle_timeout=config.copy_idle_timeout,
+        want_host_keys=_host_key_comment(asked, job) if run_helper and not inspecting else None,
+        report=asked.report,
+        keep=asked.keep,
+        warnings=tuple(problems.warnings),
+        notes=tuple(f"property {name} is not known" for name in parameters.properties.unknown),
+    )
+
+
+def _host_key_comment(asked: Request, job: jobs.Job) -> str | None:
+    """The comment of SSH host keys that the image may need, None if it needs none (R-TASK-SSH-2)."""
+    linux = job.os_family in (None, OsFamily.LINUX)
+    if not linux or job.cloud_init or _skips(job.skipped, TaskName.DELETE_SSH_KEYS):
+        return None
+    short = asked.hostname.partition(".")[0] if asked.hostname else "localhost"
+    return f"root@{short}"

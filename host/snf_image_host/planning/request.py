@@ -1,0 +1,76 @@
+"""What was asked: filled by the command line, and by Ganeti's environment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from snf_image_contract.secret import Secret
+from snf_image_host.deployment import Accelerator, TargetDisk
+
+Action = Literal["deploy", "customize", "inspect"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AskedImage:
+    """The image to copy. ``path`` None leaves the disk as it is (``null``). ``shown`` names it to users."""
+
+    path: str | None
+    shown: str
+    sha256: str | None = None
+    digest: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AskedNic:
+    """A network interface, unread. Field names are those of ``--nic``; empty means not given.
+
+    ``origin``: how problems name a field: ``NIC_0_MAC`` or ``--nic 1: mac``.
+    """
+
+    mac: str
+    ip: str = ""
+    subnet: str = ""
+    gateway: str = ""
+    subnet6: str = ""
+    gateway6: str = ""
+    tags: str = ""
+    model: str = ""
+    name: str = ""
+    mode: str = ""
+    link: str = ""
+    network: str = ""
+    origin: Literal["environment", "option"] = "environment"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What replaces the node's configuration for once; None keeps it. ``soft_timeout`` in seconds."""
+
+    helper_dir: str | None = None
+    accelerator: Accelerator | None = None
+    memory: int | None = None
+    cpus: int | None = None
+    soft_timeout: float | None = None
+    debug: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One deployment as it was asked for, nothing checked.
+
+    ``hostname`` None: none was asked for, the image keeps its own. ``parameters``: texts of OS parameters
+    by name; absent is "not set". ``nics`` None: the network was not spoken of and stays as it is;
+    empty: the instance has no interface. ``disks``: the first holds the image.
+    """
+
+    action: Action
+    image: AskedImage
+    disks: tuple[TargetDisk, ...]
+    hostname: str | None = None
+    parameters: Mapping[str, Secret] = dataclasses.field(default_factory=dict)
+    nics: tuple[AskedNic, ...] | None = None
+    overrides: Overrides = Overrides()
+    report: str | None = None
+    keep: bool = False
