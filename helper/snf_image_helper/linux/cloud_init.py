@@ -133,10 +133,11 @@ def write_config(
 def write_per_once_script(guest: Guest, name: str, commands: str) -> None:
     """Have ``commands`` (POSIX shell) run once, late in the first boot; the script then removes itself.
 
+    It ends with the status that the commands left in ``$status``, if any.
     With ``cloud_init_debug`` the script is there without its execute bit, to be looked at (R-TASK-CI-6).
     """
     guest.root.mkdir(PER_ONCE_DIRECTORY)
-    script = f'#!/bin/sh\n# {MADE_BY}\n{commands}rm -f -- "$0"\n'
+    script = f'#!/bin/sh\n# {MADE_BY}\n{commands}rm -f -- "$0"\nexit "${{status:-0}}"\n'
     mode = 0o600 if guest.job.cloud_init_debug else 0o700
     guest.root.write(f"{PER_ONCE_DIRECTORY}/{name}", script.encode("utf-8"), mode=mode, force=True)
 

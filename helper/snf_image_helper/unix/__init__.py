@@ -1,0 +1,1 @@
+"""What the families of Unix have in common."""
