@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from typing import Final
 
@@ -18,6 +19,17 @@ class _OpenHow(ctypes.Structure):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.argtypes = (
+    ctypes.c_long,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.POINTER(_OpenHow),
+    ctypes.c_size_t,
+)
+_syscall.restype = ctypes.c_long
+# The kernel asks to try again if a rename anywhere raced with resolving "..".
+_ATTEMPTS: Final = 64
 
 
 def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
@@ -25,9 +37,13 @@ def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
     how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     encoded = os.fsencode(path)
     if b"\0" in encoded:
-        raise ValueError("path with a NUL")
-    fd: int = _libc.syscall(_NR_OPENAT2, root, encoded, ctypes.byref(how), ctypes.sizeof(how))
-    if fd < 0:
+        raise OSError(errno.EINVAL, "path with a NUL", path)
+    number = 0
+    for _ in range(_ATTEMPTS):
+        fd: int = _syscall(_NR_OPENAT2, root, encoded, ctypes.byref(how), ctypes.sizeof(how))
+        if fd >= 0:
+            return fd
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), path)
-    return fd
+        if number not in (errno.EAGAIN, errno.EINTR):
+            break
+    raise OSError(number, os.strerror(number), path)

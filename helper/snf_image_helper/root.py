@@ -8,27 +8,52 @@ Every change made through the door is recorded, so that a receipt cannot forget 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import posixpath
-import secrets
 import stat
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NoReturn
 
 from snf_image_contract.events import Change, ChangeKind
+from snf_image_helper import replacing
 from snf_image_helper.errors import ImageError
 from snf_image_helper.openat2 import open_in_root
+from snf_image_helper.replacing import Attributes
 
 MAX_CONFIG_FILE: Final = 16 * 1024 * 1024
+MAX_ENTRIES: Final = 100_000
+"""Names in one directory that are listed at most."""
 MAX_LINKS: Final = 40
-_TEMPORARY_PREFIX: Final = ".snf-image-"
+_ABSENT: Final = (errno.ENOENT, errno.ENOTDIR)
+# Never an image's fault: the descriptor, the memory or the kernel of the helper.
+_OURS: Final = (errno.EBADF, errno.EFAULT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSYS)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LinkOnPath:
+    """A symbolic link that a path leads through: where it stands, and whose it is."""
+
+    path: str
+    uid: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Place:
+    """The last component of a path, its directory, and what is there now (None: nothing)."""
+
+    parent: int
+    name: str
+    status: os.stat_result | None
 
 
 class Root:
     """A directory descriptor of the mounted root file system, and everything one may do beneath it.
 
-    Paths are the guest's, absolute. ``record`` gets each :class:`Change`. ``warn`` gets text.
+    Paths are the guest's, absolute. ``record`` gets each :class:`Change`; it names the file that changed,
+    also where a link led there. ``warn`` gets text.
     Errors that the image causes are :class:`ImageError` and name the guest's path.
     """
 
@@ -50,19 +75,11 @@ class Root:
 
     def lstat(self, path: str) -> os.stat_result | None:
         """Status of ``path`` itself, a last link not followed; None if it is absent."""
-        try:
-            with self._open(path, os.O_PATH | os.O_NOFOLLOW) as fd:
-                return os.fstat(fd)
-        except FileNotFoundError:
-            return None
+        return self._status(path, os.O_PATH | os.O_NOFOLLOW)
 
     def stat(self, path: str) -> os.stat_result | None:
         """Status of what ``path`` leads to; None if it, or what a link names, is absent."""
-        try:
-            with self._open(path, os.O_PATH) as fd:
-                return os.fstat(fd)
-        except FileNotFoundError:
-            return None
+        return self._status(path, os.O_PATH)
 
     def exists(self, path: str) -> bool:
         return self.stat(path) is not None
@@ -81,28 +98,51 @@ class Root:
 
     def list(self, path: str) -> list[str]:
         """Names in a directory in byte order; an absent directory has none."""
-        try:
-            with self._open(path, os.O_RDONLY | os.O_DIRECTORY) as fd:
-                return sorted(os.listdir(fd), key=os.fsencode)
-        except FileNotFoundError:
+        if self.stat(path) is None:
             return []
+        with self._open(path, os.O_RDONLY | os.O_DIRECTORY) as fd, os.scandir(fd) as entries:
+            names = []
+            for entry in entries:
+                names.append(entry.name)
+                if len(names) > MAX_ENTRIES:
+                    raise ImageError(f"{path}: more than {MAX_ENTRIES} names in this directory")
+        return sorted(names, key=os.fsencode)
 
     def readlink(self, path: str) -> str:
         """What the link ``path`` says; :class:`ImageError` if it is no link."""
         with self._parent(path) as (parent, name), self._blaming(path):
             return os.readlink(name, dir_fd=parent)
 
+    def links(self, path: str) -> tuple[LinkOnPath, ...]:
+        """Every symbolic link that resolving ``path`` goes through, in order (R-TASK-KEY-3)."""
+        found: list[LinkOnPath] = []
+        resolved = "/"
+        pending = _components(path)
+        while pending:
+            name = pending.pop()
+            if name == "..":
+                resolved = posixpath.dirname(resolved)
+                continue
+            current = posixpath.join(resolved, name)
+            status = self.lstat(current)
+            if status is None or not stat.S_ISLNK(status.st_mode):
+                resolved = current
+                continue
+            found.append(LinkOnPath(current, status.st_uid))
+            if len(found) > MAX_LINKS:
+                raise ImageError(f"{path}: too many links")
+            target = self.readlink(current)
+            resolved = "/" if target.startswith("/") else resolved
+            pending += _components(target)
+        return tuple(found)
+
     def read(self, path: str, limit: int = MAX_CONFIG_FILE) -> bytes:
         """Contents of a regular file of at most ``limit`` bytes; FileNotFoundError if it is absent."""
-        # O_NONBLOCK: a FIFO where a file is expected must not hang the helper.
-        with self._open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY) as fd:
-            self._demand_regular(path, os.fstat(fd))
-            data = bytearray()
-            while len(data) <= limit and (chunk := os.read(fd, min(1 << 20, limit + 1 - len(data)))):
-                data += chunk
+        with self._opened_file(path) as fd:
+            data = replacing.read_at_most(fd, limit + 1)
         if len(data) > limit:
             raise ImageError(f"{path}: larger than {limit} bytes")
-        return bytes(data)
+        return data
 
     def read_optional(self, path: str, limit: int = MAX_CONFIG_FILE) -> bytes | None:
         """Like :meth:`read`, None if the file is absent."""
@@ -110,6 +150,11 @@ class Root:
             return self.read(path, limit)
         except FileNotFoundError:
             return None
+
+    def read_head(self, path: str, size: int) -> bytes:
+        """The first ``size`` bytes of a regular file of any length; FileNotFoundError if it is absent."""
+        with self._opened_file(path) as fd:
+            return replacing.read_at_most(fd, size)
 
     @contextlib.contextmanager
     def open_directory(self, path: str) -> Iterator[int]:
@@ -127,22 +172,28 @@ class Root:
 
         An existing file keeps owner, group, mode and extended attributes (unless ``force`` gives it the
         stated ones); a new one gets those stated. If ``path`` is a link, what it leads to is replaced and
-        the link stays. Unchanged contents are not written.
+        the link stays. Unchanged contents are not written, except with ``force``.
         """
-        with self._final(path) as (parent, name, old):
+        stated = Attributes(mode, uid, gid)
+        with self._final(path) as place, self._blaming(path):
+            old = place.status
             if old is not None:
-                self._demand_regular(path, old)
-                if self._same(parent, name, data) and not force:
+                _demand_regular(path, old)
+                if not force and replacing.holds(place.parent, place.name, data):
                     return
-            if old is not None and self._must_rewrite(parent, name, old):
-                self._warn(f"{path}: has several names, or attributes a copy would lose; rewritten")
-                self._overwrite(path, parent, name, data)
+            if old is not None and self._must_rewrite(path, place.parent, place.name, old):
+                replacing.overwrite(place.parent, place.name, data, stated if force else None)
             else:
-                self._replace(path, parent, name, data, old=None if force else old, new=(mode, uid, gid))
-        self._record(path, "created" if old is None else "modified", detail)
+                keep = old is not None and not force
+                attributes = replacing.attributes_of(old) if old is not None and keep else stated
+                replacing.replace(place.parent, place.name, data, attributes, keep_extended=keep)
+            self._record_at(path, place, "created" if old is None else "modified", detail)
 
     def mkdir(self, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> None:
-        """Make a directory and its missing parents, all with the same owner and mode."""
+        """Make a directory and its missing parents, all with the same owner and mode.
+
+        A link that leads nowhere is followed, and the directory made where it leads.
+        """
         missing: list[str] = []
         current = posixpath.normpath(path)
         while not self.exists(current):
@@ -151,24 +202,17 @@ class Root:
         if not self.is_dir(current):
             raise ImageError(f"{current}: is not a directory")
         for directory in reversed(missing):
-            with self._final(directory) as (parent, name, _), self._blaming(directory):
-                os.mkdir(name, 0o700, dir_fd=parent)
-                fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
-                try:
-                    _give(fd, uid, gid)
-                    os.fchmod(fd, mode)
-                finally:
-                    os.close(fd)
-            self._record(directory, "directory")
+            with self._final(directory) as place, self._blaming(directory):
+                replacing.make_directory(place.parent, place.name, Attributes(mode, uid, gid))
+                self._record_at(directory, place, "directory")
 
     def remove(self, path: str) -> bool:
         """Remove a file or link (the link itself); False if there was none."""
-        try:
-            with self._parent(path) as (parent, name), self._blaming(path):
-                os.unlink(name, dir_fd=parent)
-        except FileNotFoundError:
+        if self.lstat(path) is None:
             return False
-        self._record(path, "removed")
+        with self._parent(path) as (parent, name), self._blaming(path):
+            os.unlink(name, dir_fd=parent)
+            self._record_at(path, _Place(parent, name, None), "removed")
         return True
 
     def remove_tree(self, path: str) -> bool:
@@ -179,9 +223,8 @@ class Root:
         if not stat.S_ISDIR(status.st_mode):
             return self.remove(path)
         with self._parent(path) as (parent, name), self._blaming(path):
-            _remove_below(parent, name, status.st_dev)
-            os.rmdir(name, dir_fd=parent)
-        self._record(path, "removed", "directory")
+            replacing.remove_directory(parent, name)
+            self._record_at(path, _Place(parent, name, None), "removed", "directory")
         return True
 
     def rename(self, old: str, new: str) -> None:
@@ -191,7 +234,7 @@ class Root:
                 raise ImageError(f"{new}: exists already")
             with self._blaming(old):
                 os.rename(old_name, new_name, src_dir_fd=old_parent, dst_dir_fd=new_parent)
-        self._record(old, "renamed", f"to {new}")
+                self._record_at(old, _Place(old_parent, old_name, None), "renamed", f"to {new}")
 
     def symlink(self, target: str, path: str) -> None:
         """Make ``path`` a link that says ``target``; it must not exist, except as that very link."""
@@ -202,178 +245,151 @@ class Root:
                     return
                 raise ImageError(f"{path}: exists already")
             os.symlink(target, name, dir_fd=parent)
-        self._record(path, "link", f"to {target}")
+            self._record_at(path, _Place(parent, name, None), "link", f"to {target}")
 
     def set_attributes(
         self, path: str, *, mode: int | None = None, uid: int | None = None, gid: int | None = None
     ) -> None:
         """Change mode and owner of what ``path`` leads to; a FIFO or device is refused."""
-        with self._final(path) as (parent, name, old), self._blaming(path):
+        with self._final(path) as place, self._blaming(path):
+            old = place.status
             if old is None or not (stat.S_ISREG(old.st_mode) or stat.S_ISDIR(old.st_mode)):
                 raise ImageError(f"{path}: neither a regular file nor a directory")
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
-            try:
-                _give(fd, old.st_uid if uid is None else uid, old.st_gid if gid is None else gid)
-                os.fchmod(fd, stat.S_IMODE(old.st_mode) if mode is None else mode)
-            finally:
-                os.close(fd)
-        self._record(path, "attributes")
+            was = replacing.attributes_of(old)
+            wanted = Attributes(
+                was.mode if mode is None else mode,
+                was.uid if uid is None else uid,
+                was.gid if gid is None else gid,
+            )
+            with replacing.opened(place.name, os.O_RDONLY, place.parent) as fd:
+                replacing.set_attributes(fd, wanted)
+            self._record_at(path, place, "attributes")
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _record(self, path: str, change: ChangeKind, detail: str = "") -> None:
-        self._record_change(Change(path=path, change=change, detail=detail))
+    def _record_at(self, path: str, place: _Place, change: ChangeKind, detail: str = "") -> None:
+        """Record a change under the path at which the tree now differs, links resolved."""
+        real = self._real_path(place, path)
+        if real != posixpath.normpath(path):
+            detail = f"{detail}, asked for as {path}".removeprefix(", ")
+        self._record_change(Change(path=real, change=change, detail=detail))
+
+    def _real_path(self, place: _Place, path: str) -> str:
+        try:
+            top = os.readlink(f"/proc/self/fd/{self._fd}")
+            directory = os.readlink(f"/proc/self/fd/{place.parent}")
+        except OSError:  # no /proc: the asked path must do
+            return path
+        relative = posixpath.relpath(directory, top)
+        return path if relative.startswith("..") else posixpath.normpath(f"/{relative}/{place.name}")
 
     @contextlib.contextmanager
     def _blaming(self, path: str) -> Iterator[None]:
-        """Turn errors of the kernel about ``path`` into errors about the image; absence passes."""
+        """Turn errors of the kernel about ``path`` into errors about the image."""
         try:
             yield
-        except FileNotFoundError:
-            raise
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise ImageError(f"{path}: the file system is full") from None
-            raise ImageError(f"{path}: {error.strerror}") from None
+            _blame(path, error)
 
     @contextlib.contextmanager
-    def _open(self, path: str, flags: int) -> Iterator[int]:
-        with self._blaming(path):
+    def _open(self, path: str, flags: int, *, blamed: str | None = None) -> Iterator[int]:
+        with self._blaming(blamed or path):
             fd = open_in_root(self._fd, path, flags)
         try:
-            with self._blaming(path):
-                yield fd
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _status(self, path: str, flags: int) -> os.stat_result | None:
+        try:
+            fd = open_in_root(self._fd, path, flags)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            _blame(path, error)
+        try:
+            return os.fstat(fd)
         finally:
             os.close(fd)
 
     @contextlib.contextmanager
-    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+    def _opened_file(self, path: str) -> Iterator[int]:
+        """A regular file for reading. What it is is known before it is opened: a device may act on that."""
+        if self.stat(path) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        with self._final(path) as place:
+            if place.status is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            _demand_regular(path, place.status)
+            with self._blaming(path), replacing.opened(place.name, os.O_RDONLY, place.parent) as fd:
+                yield fd
+
+    @contextlib.contextmanager
+    def _parent(self, path: str, *, blamed: str | None = None) -> Iterator[tuple[int, str]]:
         """Descriptor of the directory that holds the last component, and that component."""
         directory, name = posixpath.split(path.rstrip("/"))
         if name in ("", ".", ".."):
-            raise ImageError(f"{path}: not the name of a file")
-        with self._open(directory or "/", os.O_PATH | os.O_DIRECTORY) as fd:
+            raise ImageError(f"{blamed or path}: not the name of a file")
+        with self._open(directory or "/", os.O_PATH | os.O_DIRECTORY, blamed=blamed or path) as fd:
             yield fd, name
 
     @contextlib.contextmanager
-    def _final(self, path: str) -> Iterator[tuple[int, str, os.stat_result | None]]:
-        """Like :meth:`_parent`, but a last component that is a link is followed; and its status."""
+    def _final(self, path: str) -> Iterator[_Place]:
+        """Where ``path`` leads, a last component that is a link followed."""
         current = path
         for _ in range(MAX_LINKS):
             with contextlib.ExitStack() as stack:
-                parent, name = stack.enter_context(self._parent(current))
+                parent, name = stack.enter_context(self._parent(current, blamed=path))
                 try:
                     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
                 except FileNotFoundError:
-                    yield parent, name, None
+                    yield _Place(parent, name, None)
                     return
                 if not stat.S_ISLNK(status.st_mode):
-                    yield parent, name, status
+                    yield _Place(parent, name, status)
                     return
                 target = os.readlink(name, dir_fd=parent)
             # Left as it is, ".." included: openat2 resolves it where it leads, not as text.
             current = target if target.startswith("/") else f"{posixpath.dirname(current)}/{target}"
         raise ImageError(f"{path}: too many links")
 
-    @staticmethod
-    def _demand_regular(path: str, status: os.stat_result) -> None:
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{path}: not a regular file")
-
-    @staticmethod
-    def _same(parent: int, name: str, data: bytes) -> bool:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent)
-        with os.fdopen(fd, "rb") as stream:
-            return stream.read(len(data) + 1) == data
-
-    def _must_rewrite(self, parent: int, name: str, status: os.stat_result) -> bool:
+    def _must_rewrite(self, path: str, parent: int, name: str, status: os.stat_result) -> bool:
         if status.st_nlink > 1:
+            self._warn(f"{path}: has {status.st_nlink} names; rewritten in place, so all show the change")
             return True
-        if not self._rewrite_in_place:
-            return False
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent)
-        try:
-            return bool(_attributes(fd)) or not _can_list_attributes(fd)
-        finally:
-            os.close(fd)
-
-    def _overwrite(self, path: str, parent: int, name: str, data: bytes) -> None:
-        with self._blaming(path):
-            fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW, dir_fd=parent)
-            with os.fdopen(fd, "wb") as stream:
-                stream.write(data)
-                stream.truncate()
-                stream.flush()
-                os.fsync(fd)
-
-    def _replace(
-        self, path: str, parent: int, name: str, data: bytes,
-        *, old: os.stat_result | None, new: tuple[int, int, int],
-    ) -> None:  # fmt: skip
-        temporary = _TEMPORARY_PREFIX + secrets.token_hex(8)
-        mode, uid, gid = new if old is None else (stat.S_IMODE(old.st_mode), old.st_uid, old.st_gid)
-        with self._blaming(path):
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=parent)
-            try:
-                with os.fdopen(fd, "wb") as stream:
-                    stream.write(data)
-                    stream.flush()
-                    _give(fd, uid, gid)
-                    if old is not None:
-                        _copy_attributes(parent, name, fd)
-                    os.fchmod(fd, mode)
-                    os.fsync(fd)
-                os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary, dir_fd=parent)
-                raise
-
-
-def _give(fd: int, uid: int, gid: int) -> None:
-    """Set the owner unless it is right already: an ordinary user's tests run on their own trees."""
-    status = os.fstat(fd)
-    if (status.st_uid, status.st_gid) != (uid, gid):
-        os.fchown(fd, uid, gid)
-
-
-def _can_list_attributes(fd: int) -> bool:
-    try:
-        os.listxattr(fd)
-    except OSError:
+        if self._rewrite_in_place and replacing.loses_attributes(parent, name):
+            self._warn(f"{path}: rewritten in place, to keep its extended attributes")
+            return True
         return False
-    return True
 
 
-def _attributes(fd: int) -> list[str]:
-    try:
-        return os.listxattr(fd)
-    except OSError as error:
-        if error.errno in (errno.ENOTSUP, errno.ENOSYS):
-            return []
-        raise
+def _components(path: str) -> list[str]:
+    """The components of a path, last first, to be popped."""
+    return [name for name in reversed(path.split("/")) if name not in ("", ".")]
 
 
-def _copy_attributes(parent: int, name: str, target: int) -> None:
-    """Extended attributes of a file, ACL and security label among them, to another."""
-    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent)
-    try:
-        for attribute in _attributes(source):
-            os.setxattr(target, attribute, os.getxattr(source, attribute))
-    finally:
-        os.close(source)
+def _blame(path: str, error: OSError) -> NoReturn:
+    if error.errno in _OURS:
+        raise error
+    if error.errno in _FULL:
+        raise ImageError(f"{path}: the file system is full") from None
+    if error.errno in _ABSENT:
+        raise ImageError(f"{path}: the directory it belongs in does not exist") from None
+    if error.errno == errno.ELOOP:
+        raise ImageError(f"{path}: too many links") from None
+    raise ImageError(f"{path}: {error.strerror}") from None
 
 
-def _remove_below(parent: int, name: str, device: int) -> None:
-    """Empty the directory ``name``; other file systems mounted below are an error of the kernel (EBUSY)."""
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
-    try:
-        for entry in os.listdir(fd):
-            status = os.stat(entry, dir_fd=fd, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode) and status.st_dev == device:
-                _remove_below(fd, entry, device)
-                os.rmdir(entry, dir_fd=fd)
-            else:
-                os.unlink(entry, dir_fd=fd)
-    finally:
-        os.close(fd)
+def _demand_regular(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{path}: not a regular file but {_KINDS.get(stat.S_IFMT(status.st_mode), 'odd')}")
+
+
+_KINDS: Final = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a link",
+}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import trees
-from snf_image_helper import root as door
+from snf_image_helper import replacing
 from snf_image_helper.guest import Guest
 
 
@@ -22,7 +22,7 @@ def guest_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trees.
     :func:`trees.make_guest`.
     """
     if os.geteuid() != 0:
-        monkeypatch.setattr(door, "_give", trees.note_owner)
+        monkeypatch.setattr(replacing, "give", trees.note_owner)
     opened: list[Guest] = []
 
     def make(tree: trees.Tree, **fields: Any) -> Guest:

@@ -108,8 +108,8 @@ def _make_node(top: str, where: str, node: Node) -> None:
         file = node if isinstance(node, File) else File(node)
         with open(where, "wb") as stream:
             stream.write(file.data.encode() if isinstance(file.data, str) else file.data)
-        os.chmod(where, file.mode)
         os.chown(where, _or_keep(file.uid), _or_keep(file.gid))
+        os.chmod(where, file.mode)
         for name, value in file.attributes.items():
             os.setxattr(where, name, value)
 
