@@ -147,7 +147,7 @@ def set_meta_data(guest: Guest, **values: object) -> None:
     path = f"{SEED_DIRECTORY}/meta-data"
     document = yaml_text.load_mapping(guest.root.read_optional(path, yaml_text.MAX_DOCUMENT) or b"", path)
     document.update({name.replace("_", "-"): value for name, value in values.items()})
-    write_seed(guest, "meta-data", yaml_text.dump(document).encode("utf-8"))
+    write_seed(guest, "meta-data", f"# {MADE_BY}\n{yaml_text.dump(document)}".encode())
 
 
 def write_seed(guest: Guest, name: str, data: bytes) -> None:

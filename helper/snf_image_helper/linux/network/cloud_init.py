@@ -1,4 +1,10 @@
-"""cloud-init's own network configuration in the NoCloud seed (R-NET-CI-1 to R-NET-CI-3)."""
+"""cloud-init's own network configuration in the NoCloud seed (R-NET-CI-1 to R-NET-CI-3).
+
+Its ChangeLog: version 2 is understood since 17.1, rendered well by every back-end since 18.3; the types
+``ipv6_slaac`` and ``ipv6_dhcpv6-stateless`` of version 1 came with 19.4; until 17.1 addresses of version 1
+with a prefix were not rendered well, so that the netmask stands beside them, and the type ``manual`` was
+refused, so that a NIC without an address has no subnets.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ from typing import Final
 
 from snf_image_helper.guest import Guest
 from snf_image_helper.linux import cloud_init, yaml_text
-from snf_image_helper.linux.network import netplan
+from snf_image_helper.linux.network import names, netplan
 from snf_image_helper.linux.network.ifupdown import interfaces_file
 from snf_image_helper.linux.network.interfaces import MADE_BY, Interface
 
@@ -20,6 +26,8 @@ def configure(guest: Guest, interfaces: tuple[Interface, ...]) -> None:
     """Write the form that the image's cloud-init reads; an unknown version gets version 1."""
     version = cloud_init.version(guest)
     if version is not None and version < _NETWORK_CONFIG_SINCE:
+        # Later releases rename NICs themselves.
+        names.write_renames(guest, guest.job.configure_network.nics)
         cloud_init.set_meta_data(guest, network_interfaces=interfaces_file(interfaces))
         return
     if version is not None and version >= _VERSION_2_SINCE:
@@ -53,8 +61,7 @@ def version_1(interfaces: tuple[Interface, ...], *, knows_ipv6_types: bool) -> d
                 "type": "physical",
                 "name": interface.name,
                 "mac_address": interface.mac,
-                "subnets": list(_subnets(interface, knows_ipv6_types=knows_ipv6_types))
-                or [{"type": "manual"}],
+                "subnets": list(_subnets(interface, knows_ipv6_types=knows_ipv6_types)),
             }
             for interface in interfaces
         ],
@@ -80,7 +87,8 @@ def _subnets(interface: Interface, *, knows_ipv6_types: bool) -> Iterator[dict[s
         yield subnet
     if nic.ipv6 == "dhcp":
         yield {"type": "dhcp6"}
-    elif nic.ipv6 == "slaac":
-        yield {"type": "ipv6_slaac" if knows_ipv6_types else "slaac"}
-    elif nic.ipv6 == "slaac_dhcp":
-        yield {"type": "ipv6_dhcpv6-stateless" if knows_ipv6_types else "dhcp6"}
+    elif nic.ipv6 != "none":
+        # A type it does not know makes an old release configure nothing at all. Its dhcp6 leaves the
+        # kernel's own autoconfiguration on.
+        known = {"slaac": "ipv6_slaac", "slaac_dhcp": "ipv6_dhcpv6-stateless"}[nic.ipv6]
+        yield {"type": known if knows_ipv6_types else "dhcp6"}

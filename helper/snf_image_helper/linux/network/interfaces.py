@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 from typing import Final
 
 from snf_image_contract.job import ConfigureNetwork, Nic
@@ -58,6 +59,10 @@ class Interface:
         return tuple(text for text in self.dns_servers if ipaddress.ip_address(text).version == version)
 
 
+_MAC: Final = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
+_DOMAIN: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_.])?")
+
+
 def interfaces_of(asked: ConfigureNetwork, names: tuple[str, ...]) -> tuple[Interface, ...]:
     """The NICs of a job, named; :class:`RequestError` for an address the host should have refused."""
     return tuple(_interface(asked, index, name) for index, name in enumerate(names))
@@ -65,14 +70,22 @@ def interfaces_of(asked: ConfigureNetwork, names: tuple[str, ...]) -> tuple[Inte
 
 def _interface(asked: ConfigureNetwork, index: int, name: str) -> Interface:
     nic = asked.nics[index]
+    if not _MAC.fullmatch(nic.mac):
+        raise RequestError(f"NIC {index}: {nic.mac!r} is not a MAC address in lower case with colons")
     if nic.ipv4 != "static":
         return Interface(index=index, name=name, nic=nic)
     try:
         static = ipaddress.IPv4Interface(nic.address or "")
-        for text in (*asked.dns_servers, *((nic.gateway,) if nic.gateway else ())):
-            ipaddress.ip_address(text)
+        if nic.gateway:
+            ipaddress.IPv4Address(nic.gateway)
+        for server in asked.dns_servers:
+            ipaddress.ip_address(server)
     except ValueError as error:
         raise RequestError(f"NIC {index}: {error}") from None
+    for domain in asked.dns_search:
+        # Back-ends write it into files that shells read.
+        if not _DOMAIN.fullmatch(domain):
+            raise RequestError(f"DNS_SEARCH: {domain!r} is not a domain name")
     return Interface(
         index=index,
         name=name,

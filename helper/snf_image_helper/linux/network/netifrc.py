@@ -6,7 +6,6 @@ import re
 from typing import Final
 
 from snf_image_helper import services
-from snf_image_helper.edit import set_assignments
 from snf_image_helper.guest import Guest
 from snf_image_helper.linux.network.aside import is_ours, move_aside
 from snf_image_helper.linux.network.interfaces import MADE_BY, Interface
@@ -39,14 +38,13 @@ def configure(guest: Guest, interfaces: tuple[Interface, ...]) -> None:
 
 
 def net_file(interfaces: tuple[Interface, ...]) -> bytes:
-    """The text of ``/etc/conf.d/net``."""
-    values: dict[bytes, bytes] = {}
-    for interface in interfaces:
-        values |= {
-            f"{key}_{interface.name}".encode("ascii"): value.encode("ascii")
-            for key, value in _settings(interface).items()
-        }
-    return set_assignments(f"{MADE_BY}\n".encode("ascii"), values, quoted=True, path=CONFIG)
+    """The text of ``/etc/conf.d/net``, a shell file; its values hold nothing but addresses and names."""
+    lines = [
+        f'{key}_{interface.name}="{value}"'
+        for interface in interfaces
+        for key, value in _settings(interface).items()
+    ]
+    return "".join(f"{line}\n" for line in (MADE_BY, *lines)).encode("ascii")
 
 
 def _settings(interface: Interface) -> dict[str, str]:
@@ -59,7 +57,7 @@ def _settings(interface: Interface) -> dict[str, str]:
     if nic.ipv6 == "slaac_dhcp":
         settings["dhclientv6"] = "-S"
     if interface.gateway:
-        # Routes are separated by newlines or "!"-free words; a host route comes first.
+        # One route a line.
         direct = f"{interface.gateway}/32 scope link\n" if interface.on_link else ""
         settings["routes"] = f"{direct}default via {interface.gateway}"
     if interface.dns_servers:

@@ -26,6 +26,8 @@ def configure(guest: Guest, interfaces: tuple[Interface, ...]) -> None:
     for interface in interfaces:
         if interface.nic.ipv6 in ("dhcp", "slaac_dhcp") and not knows[_DHCP6]:
             guest.warn(f"{CONFIG}: this release cannot do DHCPv6; {interface.label} is left without")
+        if interface.on_link:
+            guest.warn(f"{CONFIG}: cannot say that the gateway of {interface.label} is outside its subnet")
     guest.root.mkdir("/etc/rc.d")
     guest.root.write(CONFIG, rc_inet1_conf(old, interfaces, knows), mode=0o600)
     if guest.root.is_file(SCRIPT) and not guest.root.is_executable(SCRIPT):
