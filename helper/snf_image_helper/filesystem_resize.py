@@ -45,9 +45,7 @@ def after_umount(machine: Machine) -> None:
 
 
 def _name(volume: Volume) -> str:
-    if volume.kind is not None:
-        return str(volume.kind)
-    return f"unknown contents (partition type {volume.partition.type if volume.partition else 'none'})"
+    return str(volume.kind or "unknown contents") + f" (partition type {volume.type})"
 
 
 def _volume(machine: Machine) -> Volume | None:

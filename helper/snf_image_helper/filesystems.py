@@ -11,6 +11,7 @@ from typing import Final
 from snf_image_helper import partition_table
 from snf_image_helper.disks import Disk, Disks
 from snf_image_helper.errors import ImageError
+from snf_image_helper.fstab import Source
 from snf_image_helper.partition_table import Partition, Table
 from snf_image_helper.partition_table.kernel import partition_device
 from snf_image_helper.partition_table.table import SECTOR
@@ -58,6 +59,16 @@ class Volume:
         """What messages and the receipt call it."""
         whole = f"disk {self.disk.index}"
         return whole if self.partition is None else f"{whole} partition {self.partition.number}"
+
+    @property
+    def number(self) -> int:
+        """Of the partition; 0 for a whole disk."""
+        return self.partition.number if self.partition else 0
+
+    @property
+    def type(self) -> str:
+        """The partition's type; empty for a whole disk."""
+        return self.partition.type if self.partition else ""
 
     @property
     def kind(self) -> Kind | None:
@@ -124,3 +135,43 @@ def all_volumes(disks: Disks) -> tuple[Volume, ...]:
         except ImageError:
             found.append(whole(disk))
     return tuple(found)
+
+
+def find_volume(source: Source, among: tuple[Volume, ...]) -> Volume:
+    """What a persistent name leads to, on the disks of the instance only (R-TASK-MNT-9, T-67).
+
+    :class:`ImageError` if nothing has the name, or several have and not exactly one of disk 0.
+    """
+    found = [volume for volume in among if has_name(volume, source)]
+    if len(found) > 1 and not _one_btrfs(found):
+        found = [volume for volume in found if volume.disk.index == 0] or found
+    if not found:
+        raise ImageError(f"no disk of the instance has {source.tag}={source.value}")
+    if len(found) > 1 and not _one_btrfs(found):
+        names = ", ".join(volume.name for volume in found)
+        raise ImageError(f"{source.tag}={source.value} is ambiguous: {names}")
+    return found[0]
+
+
+def _one_btrfs(found: list[Volume]) -> bool:
+    """Whether these are the devices of one file system."""
+    first = found[0].signature
+    return (
+        first is not None
+        and first.devices == len(found)
+        and all(volume.kind is Kind.BTRFS and volume.signature == first for volume in found)
+    )
+
+
+def has_name(volume: Volume, source: Source) -> bool:
+    """Whether a volume is called so. UUIDs are compared without regard to case, labels exactly."""
+    partition, signature = volume.partition, volume.signature
+    name = {
+        "UUID": signature.uuid if signature else "",
+        "LABEL": signature.label if signature else "",
+        "PARTUUID": partition.uuid if partition else "",
+        "PARTLABEL": partition.name if partition else "",
+    }[source.tag]
+    if source.tag in ("UUID", "PARTUUID"):
+        return bool(name) and name.casefold() == source.value.casefold()
+    return bool(name) and name == source.value

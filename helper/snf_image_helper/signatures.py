@@ -57,11 +57,15 @@ class Kind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """What was found. ``uuid`` and ``label`` as fstab would write them; the label is the image's text."""
+    """What was found. ``uuid`` and ``label`` as fstab would write them; the label is the image's text.
+
+    ``devices``: how many devices the file system has (Btrfs may have several).
+    """
 
     kind: Kind
     uuid: str = ""
     label: str = ""
+    devices: int = 1
 
 
 def _text(raw: bytes, encoding: str = "utf-8") -> str:
@@ -99,7 +103,12 @@ def _btrfs(read: Read) -> Signature | None:
     block = read(0x10000, 0x12B + 256)
     if len(block) < 0x12B + 256 or block[0x40:0x48] != b"_BHRfS_M":
         return None
-    return Signature(kind=Kind.BTRFS, uuid=_uuid(block[0x20:0x30]), label=_text(block[0x12B : 0x12B + 256]))
+    return Signature(
+        kind=Kind.BTRFS,
+        uuid=_uuid(block[0x20:0x30]),
+        label=_text(block[0x12B : 0x12B + 256]),
+        devices=struct.unpack_from("<Q", block, 0x88)[0],
+    )
 
 
 def _ntfs(read: Read) -> Signature | None:
@@ -111,9 +120,7 @@ def _ntfs(read: Read) -> Signature | None:
     if block[3:11] == b"EXFAT   ":
         serial = struct.unpack_from("<I", block, 100)[0]
         return Signature(kind=Kind.EXFAT, uuid=f"{serial >> 16:04X}-{serial & 0xFFFF:04X}")
-    if block[3:11] == b"-FVE-FS-" or (
-        block[3:11] == b"MSWIN4.1" and block[424:428] == b"\x3b\xd6\x67\x49"
-    ):
+    if block[3:11] == b"-FVE-FS-" or (block[3:11] == b"MSWIN4.1" and block[424:428] == b"\x3b\xd6\x67\x49"):
         return Signature(kind=Kind.BITLOCKER)
     return None
 
