@@ -83,8 +83,14 @@ class Volume:
 
 @contextlib.contextmanager
 def opened(disk: Disk) -> Iterator[int]:
+    """The whole disk, opened for reading what is there now.
+
+    The kernel caches a disk and its partitions apart: what a program wrote to a partition would not be
+    seen through pages of the disk that were read before.
+    """
     fd = os.open(disk.device, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         yield fd
     finally:
         os.close(fd)

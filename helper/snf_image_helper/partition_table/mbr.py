@@ -65,6 +65,14 @@ class MbrTable(Table):
     sector: bytes
     chain: tuple[Record, ...] = ()
 
+    def partition_uuid(self, number: int) -> str:
+        """What PARTUUID= names: the disk signature and the number."""
+        return _partition_uuid(self.sector, number)
+
+
+def _partition_uuid(sector: bytes, number: int) -> str:
+    return f"{struct.unpack_from('<I', sector, 440)[0]:08x}-{number:02x}"
+
 
 def entries(sector: bytes) -> tuple[Entry, ...]:
     """The four entries of a boot sector or an extended boot record."""
@@ -89,7 +97,6 @@ def looks_like_mbr(sector: bytes) -> bool:
 def parse(read: ReadSectors, disk_sectors: int) -> MbrTable:
     """The table whose boot sector was found at sector 0; :class:`ImageError` if its chain is broken."""
     sector = read(0, 1)
-    signature = struct.unpack_from("<I", sector, 440)[0]
     partitions = [
         Partition(
             number=slot + 1,
@@ -97,7 +104,7 @@ def parse(read: ReadSectors, disk_sectors: int) -> MbrTable:
             end=entry.start + entry.sectors - 1,
             type=mbr_type(entry.type),
             kind="extended" if entry.extended else "primary",
-            uuid=f"{signature:08x}-{slot + 1:02x}",
+            uuid=_partition_uuid(sector, slot + 1),
         )
         for slot, entry in enumerate(entries(sector))
         if entry.used
@@ -108,14 +115,14 @@ def parse(read: ReadSectors, disk_sectors: int) -> MbrTable:
         raise ImageError(f"partition table: more than one extended partition ({numbers})")
     chain: tuple[Record, ...] = ()
     if containers:
-        chain = _follow(read, containers[0], signature)
+        chain = _follow(read, containers[0], sector)
         partitions += [record.partition for record in chain if record.partition is not None]
     return MbrTable(
         label="mbr", disk_sectors=disk_sectors, partitions=tuple(partitions), sector=sector, chain=chain
     )
 
 
-def _follow(read: ReadSectors, container: Partition, signature: int) -> tuple[Record, ...]:
+def _follow(read: ReadSectors, container: Partition, boot: bytes) -> tuple[Record, ...]:
     """The chain of extended boot records, numbered as the kernel does: in the order of the chain."""
     chain: list[Record] = []
     seen: set[int] = set()
@@ -130,7 +137,7 @@ def _follow(read: ReadSectors, container: Partition, signature: int) -> tuple[Re
         data = read(lba, 1)
         if len(data) < SECTOR:
             raise ImageError(f"{where}: beyond the end of the disk")
-        record = _read_record(data, lba, number, signature)
+        record = _read_record(data, lba, number, boot)
         chain.append(record)
         number += record.partition is not None
         if record.link_slot is None:
@@ -138,7 +145,7 @@ def _follow(read: ReadSectors, container: Partition, signature: int) -> tuple[Re
         lba = container.start + entries(record.data)[record.link_slot].start
 
 
-def _read_record(data: bytes, lba: int, number: int, signature: int) -> Record:
+def _read_record(data: bytes, lba: int, number: int, boot: bytes) -> Record:
     if data[510:512] != _SIGNATURE:
         # Some programs leave it so: an extended partition without a first record is empty.
         return Record(lba=lba, data=bytes(SECTOR))
@@ -158,7 +165,7 @@ def _read_record(data: bytes, lba: int, number: int, signature: int) -> Record:
         end=start + entry.sectors - 1,
         type=mbr_type(entry.type),
         kind="logical",
-        uuid=f"{signature:08x}-{number:02x}",
+        uuid=_partition_uuid(boot, number),
     )
     return Record(lba=lba, data=data, slot=held[0], partition=partition, link_slot=link_slot)
 

@@ -158,26 +158,34 @@ def _place(table: Table, swap: SwapPartition) -> _Place:
     end = last_sector(table)
     start = end - swap.megabytes * MEBIBYTE + 1
     new = Partition(number=swap.number, start=start, end=end, type=mbr_type(MBR_SWAP))
-    if isinstance(table, GptTable):
+    if isinstance(table, MbrTable):
+        new = dataclasses.replace(new, uuid=table.partition_uuid(swap.number))
+        place = _place_in_mbr(table, swap, new)
+    elif isinstance(table, GptTable):
         if not 1 <= swap.number <= min(table.copy.count, KERNEL_PARTITIONS):
             raise RequestError(f"{_asked(swap)}: the partition table has {table.copy.count} entries")
         new = dataclasses.replace(new, type=GPT_SWAP, name="swap", uuid=str(uuid.uuid4()))
         place = _Place.behind(new)
-    elif swap.number < FIRST_LOGICAL:
-        place = _Place.behind(new)
-    elif table.container is None:
-        place = _new_container(table, swap, dataclasses.replace(new, kind="logical"))
     else:
-        place = _in_container(table, table.container, swap, dataclasses.replace(new, kind="logical"))
+        raise TypeError(f"unknown table {type(table).__name__}")
     _demand_room(table, swap, place)
     return place
 
 
-def _new_container(table: Table, swap: SwapPartition, new: Partition) -> _Place:
+def _place_in_mbr(table: MbrTable, swap: SwapPartition, new: Partition) -> _Place:
+    if swap.number < FIRST_LOGICAL:
+        return _Place.behind(new)
+    logical = dataclasses.replace(new, kind="logical")
+    if table.container is None:
+        return _new_container(table, swap, logical)
+    return _in_container(table, table.container, swap, logical)
+
+
+def _new_container(table: MbrTable, swap: SwapPartition, new: Partition) -> _Place:
     """An extended partition for the swap partition alone (R-TASK-FIX-7)."""
     if swap.number != FIRST_LOGICAL:
         raise RequestError(f"{_asked(swap)}: the first logical partition gets number {FIRST_LOGICAL}")
-    slot = free_slot(table.sector) if isinstance(table, MbrTable) else None
+    slot = free_slot(table.sector)
     if slot is None:
         raise RequestError(f"{_asked(swap)}: none of the four primary entries is free for an extended one")
     container = Partition(
@@ -186,6 +194,7 @@ def _new_container(table: Table, swap: SwapPartition, new: Partition) -> _Place:
         end=new.end,
         type=mbr_type(MBR_NEW_CONTAINER),
         kind="extended",
+        uuid=table.partition_uuid(slot + 1),
     )
     return _Place.behind(container, new, ebr=container.start)
 
