@@ -1,0 +1,97 @@
+"""From a root file system to what boots: no loop devices, no mounts, the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import uuid
+
+from builder.base import EPOCH
+from snf_image_process import run
+
+_TIMEOUT = 600.0
+MIB = 1024 * 1024
+_SYSLINUX_MBR = "/usr/lib/syslinux/mbr/mbr.bin"
+CMDLINE = (
+    "console=ttyS0,115200 quiet panic=-1 no_timer_check mitigations=off random.trust_cpu=on "
+    "cryptomgr.notests i8042.noaux i8042.nokbd init_on_alloc=0 audit=0 selinux=0 apparmor=0"
+)
+
+
+def tree_digest(root: str) -> str:
+    """A digest over names, types, modes and contents of a tree: the build id."""
+    digest = hashlib.sha256()
+    for directory, names, files in os.walk(root):
+        names.sort()
+        for name in sorted(names + files):
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            digest.update(f"{os.path.relpath(path, root)}\0{status.st_mode:o}\0".encode())
+            if stat.S_ISLNK(status.st_mode):
+                digest.update(os.fsencode(os.readlink(path)))
+            elif stat.S_ISREG(status.st_mode):
+                with open(path, "rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def root_image(root: str, output: str, build: str) -> None:
+    """The tree as a read-only erofs image; its UUID is the beginning of the build id."""
+    # Times of directories are not clamped by -T alone in every release: set them all.
+    run(
+        [
+            "mkfs.erofs", "-zlz4hc,12", f"-T{EPOCH}", f"-U{root_uuid(build)}", "--all-root",
+            "--exclude-path=boot", output, root,
+        ],
+        timeout=_TIMEOUT,
+    )  # fmt: skip
+
+
+def root_uuid(build: str) -> uuid.UUID:
+    return uuid.UUID(hex=build[:32])
+
+
+def kernel_and_initrd(root: str, output: str) -> None:
+    shutil.copyfile(os.path.join(root, "boot/vmlinuz"), os.path.join(output, "kernel"))
+    shutil.copyfile(os.path.join(root, "boot/initrd.img"), os.path.join(output, "initrd"))
+
+
+def self_booting_disk(output: str, build: str, workspace: str) -> None:
+    """``disk.img``: syslinux, kernel and initrd on a FAT partition, the root image on a second one."""
+    kernel, initrd, root = (os.path.join(output, name) for name in ("kernel", "initrd", "root.img"))
+    fat_mib = (os.path.getsize(kernel) + os.path.getsize(initrd)) // MIB + 4
+    root_mib = -(-os.path.getsize(root) // MIB)
+    disk = os.path.join(output, "disk.img")
+    with open(disk, "wb") as file:
+        file.truncate((1 + fat_mib + root_mib + 1) * MIB)
+    table = (
+        f"label: dos\nlabel-id: 0x{build[:8]}\n"
+        f"start=1MiB, size={fat_mib}MiB, type=e, bootable\nstart={1 + fat_mib}MiB, size={root_mib}MiB, type=83\n"
+    )
+    run(["sfdisk", "--quiet", disk], timeout=60, stdin=table.encode())
+    fat = os.path.join(workspace, "fat.img")
+    _boot_partition(fat, fat_mib, {"kernel": kernel, "initrd": initrd}, build, workspace)
+    with open(disk, "r+b") as target:
+        with open(_SYSLINUX_MBR, "rb") as source:
+            target.write(source.read(440))
+        for path, place in ((fat, MIB), (root, (1 + fat_mib) * MIB)):
+            target.seek(place)
+            with open(path, "rb") as source:
+                shutil.copyfileobj(source, target, MIB)
+
+
+def _boot_partition(path: str, mib: int, files: dict[str, str], build: str, workspace: str) -> None:
+    words = f"{CMDLINE} snf_image_activate_helper snf_image_root={build[:32]}"
+    config = os.path.join(workspace, "syslinux.cfg")
+    with open(config, "w", encoding="ascii") as file:
+        file.write(f"SERIAL 0 115200\nDEFAULT helper\nLABEL helper\n  KERNEL kernel\n  INITRD initrd\n  APPEND {words}\n")
+    env = {"SOURCE_DATE_EPOCH": str(EPOCH), "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
+    with open(path, "wb") as file:
+        file.truncate(mib * MIB)
+    run(["mkfs.fat", "--invariant", "-F", "16", "-n", "SNF-HELPER", path], timeout=60, env=env)
+    run(["syslinux", "--install", path], timeout=60, env=env)
+    for name, source in {**files, "syslinux.cfg": config}.items():
+        os.utime(source, (EPOCH, EPOCH))
+        run(["mcopy", "-m", "-i", path, source, f"::{name}"], timeout=120, env=env)

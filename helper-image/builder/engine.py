@@ -1,0 +1,83 @@
+"""Building the Containerfile: by Buildah, or by a Docker-compatible service through the docker SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tarfile
+from collections.abc import Iterator
+from typing import Protocol
+
+from builder.base import EPOCH
+from snf_image_process import run
+
+_TIMEOUT = 3600.0
+
+
+class Engine(Protocol):
+    """Builds a directory with a Containerfile into a root file system."""
+
+    def build(self, context: str, base: str, workspace: str) -> contextlib.AbstractContextManager[str]:
+        """The root file system of the last stage as a directory, writable, for the time of the context.
+
+        ``base``: the stage or image that BASE names.
+        """
+
+
+class Buildah:
+    """Buildah without a runtime: chroot isolation and plain directories, which work in containers too."""
+
+    def __init__(self, storage: str) -> None:
+        """``storage``: directory for layers, which makes the next build fast."""
+        self._program = [
+            "buildah", "--storage-driver", "vfs",
+            "--root", os.path.join(storage, "layers"), "--runroot", os.path.join(storage, "run"),
+        ]  # fmt: skip
+
+    @contextlib.contextmanager
+    def build(self, context: str, base: str, workspace: str) -> Iterator[str]:
+        identity = os.path.join(workspace, "image-id")
+        self._run(
+            "build", "--quiet", "--isolation", "chroot", "--layers", "--timestamp", str(EPOCH),
+            "--build-arg", f"BASE={base}", "--iidfile", identity, context,
+        )  # fmt: skip
+        with open(identity, encoding="ascii") as file:
+            image = file.read().strip()
+        container = self._run("from", image)
+        try:
+            yield self._run("mount", container)
+        finally:
+            self._run("rm", container)
+
+    def _run(self, *words: str) -> str:
+        # HOME: Buildah looks for its configuration there.
+        return run([*self._program, *words], timeout=_TIMEOUT, env={"HOME": "/root", "TMPDIR": "/var/tmp"}).text.strip()
+
+
+class Docker:
+    """A Docker-compatible service (DOCKER_HOST, or its default socket), such as podman's."""
+
+    @contextlib.contextmanager
+    def build(self, context: str, base: str, workspace: str) -> Iterator[str]:
+        import docker  # noqa: PLC0415 - only those who choose this engine need it
+
+        client = docker.from_env(timeout=int(_TIMEOUT))
+        image, _ = client.images.build(
+            path=context, dockerfile="Containerfile", buildargs={"BASE": base}, rm=True, forcerm=True
+        )
+        container = client.containers.create(image, command=["none"])
+        root = os.path.join(workspace, "rootfs")
+        try:
+            with open(os.path.join(workspace, "rootfs.tar"), "w+b") as archive:
+                for chunk in container.export():
+                    archive.write(chunk)
+                archive.seek(0)
+                with tarfile.open(fileobj=archive) as tar:
+                    tar.extractall(root, filter="fully_trusted")
+            for name in (".dockerenv", "run/.containerenv"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(root, name))
+            yield root
+        finally:
+            container.remove()
+            client.close()
