@@ -1,0 +1,191 @@
+"""The program of process 1 in the helper VM: from the kernel's hand-over to power-off.
+
+Says hello, waits for the parameter medium, does its job, says how it ended, powers off: on success, on
+failure and on a bug of ours. There is no systemd, no udev and no network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import termios
+import time
+import traceback
+import tty
+from collections.abc import Iterator
+from typing import Final
+
+from snf_image_contract.codec import ContractError
+from snf_image_contract.events import MAX_STDERR_LINES, SUCCESS, Failed, Hello, Succeeded
+from snf_image_contract.job import CONTRACT_VERSION, MAX_JOB_BYTES, PARAMETER_SERIAL, Job, load_job
+from snf_image_helper.errors import TaskError
+from snf_image_helper.report import Reporter, clip, fd_sender
+
+RESULT_PORT: Final = "/dev/ttyS1"
+EVENT_PORT: Final = "/dev/ttyS2"
+SHELL_PORT: Final = "/dev/ttyS3"
+_MEDIUM: Final = "/run/medium"
+_BUILD: Final = "/usr/share/snf-image/build"
+_MS_RDONLY_NOSUID_NODEV_NOEXEC: Final = 0x1 | 0x2 | 0x4 | 0x8
+_RB_POWER_OFF: Final = 0x4321FEDC
+_CLOCK_REALTIME: Final = time.CLOCK_REALTIME
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main() -> None:
+    """Never returns to a caller that could go on: the end is always a power-off."""
+    words: list[str] = []
+    try:
+        prepare_system()
+        words = kernel_words()
+        serve(words)
+    except BaseException:  # noqa: BLE001 - whatever happens, the console tells and the VM ends
+        traceback.print_exc()
+    power_off()
+
+
+def serve(words: list[str]) -> None:
+    """One job: hello, wait, work, and the one word on the second port."""
+    with open_port(EVENT_PORT) as events, open_port(RESULT_PORT) as result:
+        report = Reporter(fd_sender(events))
+        report.emit(Hello(contract_version=CONTRACT_VERSION, build=build_id()))
+        failure = attempt(report)
+        if failure is None:
+            report.emit(Succeeded())
+        else:
+            report.emit(failure)
+            if "snf_image_debug_helper" in words:
+                debug_shell()
+        os.sync()
+        verdict = SUCCESS if failure is None else f"ERROR: {one_line(failure.messages[0])}"
+        fd_sender(result)(verdict.encode("ascii", "backslashreplace")[:4000] + b"\n")
+        for port in (events, result):
+            termios.tcdrain(port)
+
+
+def attempt(report: Reporter) -> Failed | None:
+    """Do the job; None if it is done, else the terminal event."""
+    # Imported while the host is still copying, not while it waits for the job to be done.
+    from snf_image_helper.runner import run_job  # noqa: PLC0415
+
+    try:
+        job = await_job()
+        set_clock(job.clock)
+        run_job(job, report)
+    except TaskError as error:
+        return Failed(blame=error.blame, messages=tuple(map(clip, error.messages)), task=report.task)
+    except ContractError as error:
+        return Failed(blame="helper", messages=(clip(f"the job cannot be read: {error}"),))
+    except Exception as error:  # noqa: BLE001 - a bug of ours ends as an event too
+        lines = traceback.format_exc().strip().splitlines()
+        print("\n".join(lines), flush=True)
+        return Failed(
+            blame="helper",
+            # The text of an unforeseen error may quote a value; its type and place may not.
+            messages=(f"internal error of the helper: {type(error).__name__}",),
+            task=report.task,
+            stderr=tuple(clip(line) for line in lines if line.startswith("  File"))[-MAX_STDERR_LINES:],
+        )
+    return None
+
+
+def prepare_system() -> None:
+    """What no init system did for us: memory file systems, and the links /dev lacks."""
+    mount("tmpfs", "/run", "tmpfs", 0x2 | 0x4, "mode=755")
+    mount("tmpfs", "/tmp", "tmpfs", 0x2 | 0x4, "mode=1777")  # noqa: S108 - our own, nobody else is here
+    for name, target in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+        with contextlib.suppress(FileExistsError):
+            os.symlink(target, f"/dev/{name}")
+    os.umask(0o022)
+
+
+def kernel_words() -> list[str]:
+    with open("/proc/cmdline", encoding="ascii") as file:
+        return file.read().split()
+
+
+def build_id() -> str:
+    """The build the host finds in manifest.json."""
+    with open(_BUILD, encoding="ascii") as file:
+        return file.read().strip()
+
+
+@contextlib.contextmanager
+def open_port(path: str) -> Iterator[int]:
+    """A serial port that passes bytes as they are: no echo, no line ends of its own."""
+    fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        tty.setraw(fd)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def await_job() -> Job:
+    """Wait for the parameter medium, for as long as the host copies; then the disks are all there."""
+    device = await_disk(PARAMETER_SERIAL)
+    os.makedirs(_MEDIUM, exist_ok=True)
+    mount(device, _MEDIUM, "ext2", _MS_RDONLY_NOSUID_NODEV_NOEXEC, "")
+    try:
+        with open(os.path.join(_MEDIUM, "job.json"), "rb") as file:
+            return load_job(file.read(MAX_JOB_BYTES + 1))
+    finally:
+        unmount(_MEDIUM)
+
+
+def await_disk(serial: str) -> str:
+    """Device node of the disk with that serial, as soon as the kernel has it."""
+    while True:
+        for name in os.listdir("/sys/block"):
+            with contextlib.suppress(OSError), open(f"/sys/block/{name}/serial", encoding="ascii") as file:
+                if file.read().strip() == serial and os.path.exists(f"/dev/{name}"):
+                    return f"/dev/{name}"
+        time.sleep(0.02)
+
+
+def set_clock(moment: float) -> None:
+    """The host's time, UTC (R-HLP-16)."""
+    time.clock_settime(_CLOCK_REALTIME, moment)
+
+
+def debug_shell() -> None:
+    """A root shell on the fourth port, for an operator who asked for it; goes on when it is left."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    os.setsid()
+    fd = os.open(SHELL_PORT, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(fd, number)
+    os.execv("/bin/bash", ["bash", "--norc", "-i"])  # noqa: S606 - our own shell, asked for
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str) -> None:
+    """mount(2); OSError."""
+    if _libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode()):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), target)
+
+
+def unmount(target: str) -> None:
+    if _libc.umount2(target.encode(), 0):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), target)
+
+
+def power_off() -> None:
+    os.sync()
+    _libc.reboot(ctypes.c_int(_RB_POWER_OFF))
+    while True:  # process 1 must not end, or the kernel panics
+        time.sleep(60)
+
+
+if __name__ == "__main__":
+    main()
