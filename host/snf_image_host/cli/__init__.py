@@ -1,0 +1,5 @@
+"""The command ``snf-image``."""
+
+from snf_image_host.cli.main import main
+
+__all__ = ["main"]

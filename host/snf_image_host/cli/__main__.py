@@ -1,0 +1,9 @@
+"""``python3 -m snf_image_host.cli``."""
+
+from __future__ import annotations
+
+import sys
+
+from snf_image_host.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,197 @@
+"""From the arguments of a command line to a request."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from snf_image_contract.names import ImageFormat
+from snf_image_contract.secret import Secret
+from snf_image_host.cli.secret_files import InputFiles
+from snf_image_host.configuration.files import ConfigFile, main_files
+from snf_image_host.configuration.node_config import NodeConfig
+from snf_image_host.deployment import TargetDisk
+from snf_image_host.parameters.nearest import did_you_mean
+from snf_image_host.parameters.problems import Problems, shown
+from snf_image_host.parameters.property_table import PROPERTIES
+from snf_image_host.parameters.urls import redact_url
+from snf_image_host.parameters.values import encode_base64
+from snf_image_host.planning.request import AskedImage, AskedNic, Overrides, Request
+
+NIC_KEYS: Final = ("mac", "ip", "subnet", "gateway", "subnet6", "gateway6", "tags", "model")
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SECRET_PROPERTIES: Final = {
+    "PASSWD": "--password-file",
+    "PASSWORD": "--password-file",
+    "PASSWD_HASH": "--password-hash-file",
+    "PERSONALITY": "--personality",
+    "CLOUD_USERDATA": "--cloud-userdata",
+    "OS_PRODUCT_KEY": "a file of parameters",
+} | {row.name: "--custom-task" for row in PROPERTIES if row.secret}
+"""What must not be seen in a process list, and the option that takes it from a file (D-17, R-SEC-1)."""
+
+
+def config_files(arguments: argparse.Namespace) -> tuple[ConfigFile, ...]:
+    """The files of ``--config``, which the caller may own, or the node's."""
+    if not arguments.config:
+        return main_files()
+    owners = (0, os.geteuid())
+    return tuple(ConfigFile(path=os.path.abspath(path), owners=owners) for path in arguments.config)
+
+
+def build_request(arguments: argparse.Namespace, config: NodeConfig) -> Request:
+    """What was asked. Raises a UserError with one line for each file or word that cannot be read."""
+    problems = Problems()
+    parameters = _parameters(arguments, config, problems)
+    nics = _nics(arguments.nic, problems)
+    image = _image(arguments, problems)
+    disks = _disks(arguments)
+    problems.raise_user_error(hint=f"see `snf-image {arguments.command} --help`")
+    return Request(
+        action=arguments.command,
+        image=image,
+        disks=disks,
+        hostname=arguments.hostname,
+        parameters=parameters,
+        nics=nics,
+        overrides=overrides(arguments),
+        report=os.path.abspath(arguments.report) if arguments.report else None,
+        keep=arguments.keep,
+    )
+
+
+def overrides(arguments: argparse.Namespace) -> Overrides:
+    """What the options replace of the node's configuration; options that a command lacks replace nothing."""
+    return Overrides(
+        helper_dir=os.path.abspath(arguments.helper_dir) if arguments.helper_dir else None,
+        accelerator=getattr(arguments, "accel", None),
+        memory=getattr(arguments, "memory", None),
+        cpus=getattr(arguments, "cpus", None),
+        soft_timeout=getattr(arguments, "timeout", None),
+        debug=arguments.debug,
+    )
+
+
+def _image(arguments: argparse.Namespace, problems: Problems) -> AskedImage:
+    """An ordinary path, opened with the caller's rights (D-9)."""
+    if arguments.command == "customize":
+        return AskedImage(path=None, shown="the system on the disk", digest=False)
+    if _SCHEME.match(arguments.image):
+        problems.error(f"IMAGE: {redact_url(arguments.image)}: only files are supported yet, no URLs")
+    copied = arguments.command == "deploy"
+    return AskedImage(
+        path=os.path.abspath(arguments.image),
+        shown=os.path.basename(arguments.image) or arguments.image,
+        sha256=arguments.sha256 if copied else None,
+        digest=copied and (arguments.digest != "none" or arguments.sha256 is not None),
+    )
+
+
+def _disks(arguments: argparse.Namespace) -> tuple[TargetDisk, ...]:
+    inspecting = arguments.command == "inspect"
+    first = TargetDisk(
+        index=0,
+        path=os.path.abspath(arguments.image if inspecting else arguments.disk),
+        read_only=inspecting,
+        create_size=getattr(arguments, "disk_size", None),
+    )
+    others = (
+        TargetDisk(index=index, path=os.path.abspath(path), read_only=inspecting)
+        for index, path in enumerate(arguments.add_disk, 1)
+    )
+    return (first, *others)
+
+
+def _parameters(
+    arguments: argparse.Namespace, config: NodeConfig, problems: Problems
+) -> Mapping[str, Secret]:
+    files = InputFiles(problems)
+    texts: dict[str, str | None] = {}
+    image_format = getattr(arguments, "format", None)
+    if image_format or "img_format" not in config.os_parameters:
+        texts["img_format"] = image_format or ImageFormat.DISKDUMP
+    if arguments.password_file is not None:
+        texts["img_passwd"] = files.read_line("--password-file", arguments.password_file)
+    if arguments.password_hash_file is not None:
+        texts["img_passwd_hash"] = files.read_line("--password-hash-file", arguments.password_hash_file)
+    if arguments.auth_keys is not None:
+        texts["auth_keys"] = files.read_text("--auth-keys", arguments.auth_keys)
+    if arguments.personality is not None:
+        texts["img_personality"] = files.read_text("--personality", arguments.personality)
+    if arguments.cloud_userdata is not None:
+        data = files.read("--cloud-userdata", arguments.cloud_userdata)
+        texts["cloud_userdata"] = None if data is None else encode_base64(data)
+    properties = _properties(arguments, problems)
+    if arguments.custom_task is not None:
+        program = files.read("--custom-task", arguments.custom_task)
+        properties["CUSTOM_TASK"] = encode_base64(program or b"")
+    if properties:
+        texts["inst_properties"] = json.dumps(properties)
+    return {name: Secret(text) for name, text in texts.items() if text is not None}
+
+
+def _properties(arguments: argparse.Namespace, problems: Problems) -> dict[str, str]:
+    properties: dict[str, str] = {}
+    for word in arguments.property:
+        name, equals, value = word.partition("=")
+        folded = name.upper()
+        if not equals:
+            problems.error(f"--property: {shown(word)} must be NAME=VALUE")
+        elif folded in _SECRET_PROPERTIES:
+            problems.error(
+                f"--property: {folded} is secret and would be seen in the list of processes, "
+                f"use {_SECRET_PROPERTIES[folded]}"
+            )
+        elif folded in properties:
+            problems.error(f"--property: {folded} is given twice")
+        else:
+            properties[folded] = value
+    if arguments.swap is not None:
+        if properties.get("SWAP", arguments.swap) != arguments.swap:
+            problems.error("--swap and --property SWAP differ")
+        properties["SWAP"] = arguments.swap
+    return properties
+
+
+def _nics(words: list[str] | None, problems: Problems) -> tuple[AskedNic, ...] | None:
+    if words is None:
+        return None
+    return tuple(_nic(number, word, problems) for number, word in enumerate(words, 1))
+
+
+def _nic(number: int, word: str, problems: Problems) -> AskedNic:
+    """``key=value,…`` as D-33 has it; an address with its prefix length is its own subnet."""
+    values: dict[str, str] = {}
+    seen: set[str] = set()
+    for part in word.split(","):
+        key, equals, value = part.partition("=")
+        if not equals:
+            problems.error(f"--nic {number}: {shown(part)} must be key=value")
+        elif key not in NIC_KEYS:
+            problems.error(f"--nic {number}: unknown key {shown(key)}{did_you_mean(key, NIC_KEYS)}")
+        elif key in seen:
+            problems.error(f"--nic {number}: {key} is given twice")
+        else:
+            values[key] = value
+        seen.add(key)
+    if "mac" not in seen:
+        problems.error(f"--nic {number}: mac is missing")
+    address, slash, _ = values.get("ip", "").partition("/")
+    if slash:
+        values.setdefault("subnet", values["ip"])
+        values["ip"] = address
+    return AskedNic(
+        origin="option",
+        mac=values.get("mac", ""),
+        ip=values.get("ip", ""),
+        subnet=values.get("subnet", ""),
+        gateway=values.get("gateway", ""),
+        subnet6=values.get("subnet6", ""),
+        gateway6=values.get("gateway6", ""),
+        tags=values.get("tags", ""),
+        model=values.get("model", ""),
+    )

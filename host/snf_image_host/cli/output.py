@@ -1,0 +1,44 @@
+"""Printing: results on standard output, everything else on standard error; a reader that left is no error."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+
+def prepare_streams() -> None:
+    """Let text that cannot be encoded be printed as escapes: names of files can hold any byte."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def print_result(text: str) -> None:
+    """A line or more on standard output."""
+    _write(sys.stdout, text)
+
+
+def print_error(text: str) -> None:
+    """A line on standard error; characters that could steer a terminal are escaped."""
+    _write(sys.stderr, "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text))
+
+
+def print_json(document: Any) -> None:
+    """A JSON document on standard output."""
+    _write(sys.stdout, json.dumps(document, indent=2, ensure_ascii=True))
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        # The interpreter would try to flush it once more at its end, and complain.
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
