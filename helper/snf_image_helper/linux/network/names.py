@@ -69,6 +69,8 @@ def write_renames(guest: Guest, nics: tuple[Nic, ...]) -> None:
         wanted = {f"10-snf-nic{i}.link": _link_file(nic.mac, f"nic{i}") for i, nic in enumerate(nics)}
     else:
         lines = "".join(_rule(nic.mac, f"nic{i}") for i, nic in enumerate(nics))
+        if guest.root.lstat(PERSISTENT_RULES) is not None and not is_ours(guest, PERSISTENT_RULES):
+            move_aside(guest, PERSISTENT_RULES)
         guest.root.mkdir("/etc/udev/rules.d")
         guest.root.write(PERSISTENT_RULES, f"{MADE_BY}\n{lines}".encode("ascii"), mode=0o644)
         wanted = {}
