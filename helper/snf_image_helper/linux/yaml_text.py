@@ -25,6 +25,11 @@ MAX_DOCUMENT: Final = 1024 * 1024
 class _Dumper(yaml.SafeDumper):
     """Quotes what is no plain word, keeps blocks of text as blocks, knows no aliases."""
 
+    def serialize(self, node: yaml.Node) -> None:
+        if isinstance(node, yaml.MappingNode):
+            node.flow_style = False  # the document itself: its keys begin lines
+        super().serialize(node)
+
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the interface of PyYAML
         return True
 
