@@ -7,10 +7,12 @@ that is None means: this task does not apply to the family and ends quietly (R-T
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from snf_image_contract.names import OsFamily
+from snf_image_helper.errors import ImageError
 
 if TYPE_CHECKING:
     from snf_image_helper.guest import Guest
@@ -39,3 +41,16 @@ class Family:
     disable_remote_desktop_connections: Action | None = None
     selinux_autorelabel: Action | None = None
     enforce_personality: Action | None = None
+
+
+# A family's package is imported when an image needs it: most images need one.
+_PACKAGES: Final = {OsFamily.LINUX: "snf_image_helper.linux.family"}
+
+
+def family_of(name: OsFamily) -> Family:
+    """The table of a family; :class:`ImageError` for one that this helper does not configure yet."""
+    package = _PACKAGES.get(name)
+    if package is None:
+        raise ImageError(f"{name} is not supported yet: deploy it without configuration (EXCLUDE_ALL_TASKS)")
+    family: Family = importlib.import_module(package).FAMILY
+    return family
