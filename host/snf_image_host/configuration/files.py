@@ -45,9 +45,11 @@ def read_config_file(file: ConfigFile, problems: Problems) -> str | None:
     except OSError as error:
         problems.error(f"{file.path}: {error.strerror}")
         return None
-    with open(fd, "rb") as stream:
+    try:
         why = _distrust(os.fstat(fd), file.owners)
-        data = b"" if why else stream.read(MAX_BYTES + 1)
+        data = b"" if why else _read(fd)
+    finally:
+        os.close(fd)
     if why is None and len(data) > MAX_BYTES:
         why = f"longer than {MAX_BYTES} bytes"
     if why is None and b"\0" in data:
@@ -60,6 +62,12 @@ def read_config_file(file: ConfigFile, problems: Problems) -> str | None:
     except UnicodeDecodeError:
         problems.error(f"{file.path}: not valid UTF-8")
         return None
+
+
+def _read(fd: int) -> bytes:
+    """The file's bytes, at most one more than allowed."""
+    with open(fd, "rb", closefd=False) as stream:
+        return stream.read(MAX_BYTES + 1)
 
 
 def _distrust(status: os.stat_result, owners: tuple[int, ...]) -> str | None:

@@ -73,7 +73,7 @@ def _parse_file(
         raise ParseError(": must be an object")
     for key in entry:
         if key not in _KEYS:
-            problems.warn(f"{where}: key {shown(key)} is not known{did_you_mean(key, _KEYS)}")
+            raise ParseError(f": key {shown(key)} is not known{did_you_mean(key, _KEYS)}")
     for key in ("path", "contents"):
         if key not in entry:
             raise ParseError(f": {key} is missing")
