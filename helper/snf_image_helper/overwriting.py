@@ -86,7 +86,8 @@ def _executable_mounts(target: str) -> Iterator[None]:
     done: list[tuple[str, list[str]]] = []
     try:
         for path, options in mounts:
-            _remount(path, [option for option in options if option != "noexec"])
+            # Said, not left out: mount(8) keeps flags that are not named.
+            _remount(path, ["exec" if option == "noexec" else option for option in options])
             done.append((path, options))
         yield
     finally:

@@ -10,7 +10,7 @@ from network_images import MACS, PROGRAM, SYSTEMD, unit
 from snf_image_contract.job import ConfigureNetwork, Nic
 from snf_image_helper.errors import RequestError
 from snf_image_helper.linux.network import chosen_backend, configure_network, installed, names
-from trees import Directory, File, GuestOf, Link, Node, Tree
+from trees import Directory, File, GuestOf, Link, Tree
 
 MANAGER: Tree = {
     "/usr/sbin/NetworkManager": PROGRAM,
@@ -28,7 +28,7 @@ def release(name: str, version: str = "", like: str = "") -> Tree:
     return {"/etc/os-release": f'ID="{name}"\nID_LIKE="{like}"\nVERSION_ID="{version}"\n'}
 
 
-def without(tree: Tree, *paths: str) -> dict[str, Node]:
+def without(tree: Tree, *paths: str) -> Tree:
     return {path: node for path, node in tree.items() if path not in paths}
 
 
@@ -36,7 +36,7 @@ TABLE = {
     "debian with netplan": (images.UBUNTU, "netplan"),
     "debian with ifupdown": (images.DEBIAN, "ifupdown"),
     "debian, ifup without its unit": (
-        without(images.DEBIAN, "/usr/lib/systemd/system/networking.service") | NETWORKD_ENABLED,
+        {**without(images.DEBIAN, "/usr/lib/systemd/system/networking.service"), **NETWORKD_ENABLED},
         "networkd",
     ),
     "debian, ifupdown masked": (
