@@ -24,6 +24,7 @@ _HEADER: Final = struct.Struct("<8sIIIIQQQQ16sQIII")
 _ENTRY: Final = struct.Struct("<16s16sQQQ72s")
 _PRIMARY_LBA: Final = 1
 _FIRST_ARRAY_LBA: Final = 2
+_LARGE_SECTOR: Final = 4096
 _MAX_MBR_SECTORS: Final = 0xFFFFFFFF
 
 
@@ -90,6 +91,8 @@ def parse(read: ReadSectors, disk_sectors: int) -> GptTable:
     backup_lba, backup = next(((lba, copy) for lba, copy in found if copy), (None, None))
     chosen = primary or backup
     if chosen is None:
+        if read(_LARGE_SECTOR // SECTOR, 1)[:8] == MAGIC:
+            raise ImageError("partition table: the GPT is of a disk with sectors of 4096 bytes; not supported")
         raise ImageError("partition table: both copies of the GPT are damaged")
     warnings = _compare(primary, backup)
     at_end = primary is not None and primary.alternate_lba == disk_sectors - 1 == backup_lba
