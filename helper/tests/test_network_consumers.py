@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import os
+from pathlib import Path
 
 import pytest
 
@@ -31,9 +31,9 @@ def test_netplan_makes_networkd_files_of_ours(case: str, guest_of: GuestOf) -> N
     generator = next(path for path in NETPLAN_GENERATORS if os.path.exists(path))
     done = run([generator, "--root-dir", guest.target], timeout=60)
     assert done.stderr == b""
-    files = glob.glob(f"{guest.target}/run/systemd/network/*.network")
+    files = list(Path(guest.target, "run/systemd/network").glob("*.network"))
     assert len(files) == len(CASES[case].nics)
-    text = "".join(open(path, encoding="ascii").read() for path in files)  # noqa: SIM115 - short-lived
+    text = "".join(path.read_text() for path in files)
     for nic in CASES[case].nics:
         assert f"MACAddress={nic.mac}\n" in text
         assert nic.address is None or f"Address={nic.address}\n" in text
