@@ -227,9 +227,10 @@ def _md(read: Read, size: int) -> Signature | None:
     return Signature(kind=Kind.MD) if found else None
 
 
-# Layers first: an md member of version 1.0 looks like the file system inside.
+# Layers first: an md member of version 1.0 looks like the file system inside. ext before swap: mkswap
+# writes over all of an ext superblock, mke2fs not over all of a swap signature.
 _PROBES: Final[tuple[Callable[[Read], Signature | None], ...]] = (
-    _luks, _lvm, _ntfs, _xfs, _btrfs, _swap, _ext,
+    _luks, _lvm, _ntfs, _xfs, _btrfs, _ext, _swap,
     _fixed(32768, b"JFS1", Kind.JFS),
     _fixed(65536 + 52, b"ReIsEr", Kind.REISERFS),
     _fixed(0, b"hsqs", Kind.SQUASHFS),
