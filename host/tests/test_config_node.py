@@ -110,7 +110,7 @@ def test_an_empty_value_that_means_none(write: Any) -> None:
     ],
 )
 def test_invalid_values_name_file_line_and_variable(line: str, text: str, write: Any) -> None:
-    """R-CONF-4, R-CONF-7, R-CONF-8, R-CONF-11: errors at the start, not warnings."""
+    """R-CONF-4, R-CONF-7, R-CONF-8, R-CONF-11: errors at the start."""
     file = write(f"# first\n{line}\n")
     [message] = problems(file)
     assert message.startswith(f"{file.path}:2: {line.partition('=')[0]}")
@@ -139,8 +139,8 @@ def test_an_unknown_key_is_warned_of_once(write: Any) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["VERSION_CHECK", "MULTISTRAP_CONFIG", "XEN_CMD", "DD", "TIMEOUT", "RBD_BLOCK_SIZE", "HELPER_PKG", "HELPER_SIZE",
-     "PITHOS_DATA", "PITHCAT_INPUT"],
+    ["VERSION_CHECK", "MULTISTRAP_CONFIG", "XEN_CMD", "DD", "TIMEOUT", "RBD_BLOCK_SIZE", "HELPER_PKG",
+     "HELPER_SIZE", "PITHOS_DATA", "PITHCAT_INPUT"],
 )  # fmt: skip
 def test_obsolete_variables_are_ignored_with_a_warning(name: str, write: Any) -> None:
     """R-CONF-10, D-15"""

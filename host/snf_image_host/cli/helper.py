@@ -3,10 +3,80 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import os
 
+from snf_image_host import helper_image
+from snf_image_host.cli.asking import config_files
+from snf_image_host.cli.output import print_error, print_json, print_result
 from snf_image_host.cli.session import Session
+from snf_image_host.configuration.node_config import load_config
 from snf_image_host.errors import NodeError
+from snf_image_host.helper_image import HelperImage
 
 
 def run_helper(arguments: argparse.Namespace, session: Session) -> int:
-    raise NodeError("the helper commands are not there yet")
+    """One of the three; the directory is ``--helper-dir``, else HELPER_DIR."""
+    if arguments.action == "build":
+        return _build(arguments)
+    directory = _directory(arguments)
+    if arguments.action == "verify":
+        return _verify(directory, as_json=session.as_json)
+    return _info(directory, as_json=session.as_json)
+
+
+def _directory(arguments: argparse.Namespace) -> str:
+    if arguments.helper_dir:
+        return os.path.abspath(arguments.helper_dir)
+    config = load_config(config_files(arguments))
+    for warning in config.warnings:
+        print_error(f"snf-image: warning: {warning}")
+    return config.helper_dir
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    output = os.path.abspath(arguments.output) if arguments.output else _directory(arguments)
+    helper_image.build(
+        output=output,
+        source=os.path.abspath(arguments.source) if arguments.source else None,
+        engine=arguments.engine,
+        base=arguments.base,
+        tasks=os.path.abspath(arguments.tasks) if arguments.tasks else None,
+        refresh=arguments.refresh,
+    )
+    return _info(output, as_json=arguments.json)
+
+
+def _verify(directory: str, *, as_json: bool) -> int:
+    problems = helper_image.verify(directory)
+    if problems:
+        raise NodeError(*problems, hint="build it with `snf-image helper build`, or install it again")
+    if as_json:
+        print_json({"result": "success", "exit_code": 0, "directory": directory})
+    else:
+        print_result(f"{directory}: whole, every digest is right")
+    return 0
+
+
+def _info(directory: str, *, as_json: bool) -> int:
+    image = helper_image.load(directory)
+    if as_json:
+        print_json(dataclasses.asdict(image))
+    else:
+        print_result(_as_text(image))
+    return 0
+
+
+def _as_text(image: HelperImage) -> str:
+    files = (
+        f"  {file.name:<15} {file.size / 2**20:8.1f} MiB  sha256 {file.sha256}" for file in image.artefacts
+    )
+    lines = [
+        f"directory         {image.directory}",
+        f"build             {image.build}",
+        f"contract version  {image.contract_version}",
+        f"packages          {len(image.packages)} (--json lists them)",
+        "files",
+        *files,
+    ]
+    return "\n".join(lines)
