@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings as python_warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,10 @@ from snf_image_helper.families import Family
 from snf_image_helper.guest import Guest
 from snf_image_helper.report import Reporter
 from snf_image_helper.root import Root
+
+with python_warnings.catch_warnings():
+    python_warnings.simplefilter("ignore", DeprecationWarning)
+    import crypt
 
 CLOCK = 1_767_225_600.0  # 2026-01-01, day 20454 since the epoch
 INSTANCE = "web1.example.org"
@@ -206,3 +211,8 @@ def owner(guest: Guest, path: str) -> tuple[int, int]:
     """(uid, gid) that ``path`` has, or was to get."""
     status = os.lstat(f"{guest.target}/{path.strip('/')}")
     return NOTED.get((status.st_dev, status.st_ino), (status.st_uid, status.st_gid))
+
+
+def libcrypt_accepts(password: str, stored: str) -> bool:
+    """Whether a login with ``password`` would succeed against the stored hash."""
+    return bool(stored) and crypt.crypt(password, stored) == stored

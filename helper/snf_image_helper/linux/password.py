@@ -127,7 +127,8 @@ def _leave_to_cloud_init(guest: Guest, users: Sequence[str]) -> None:
     if asked.keys:
         cloud_init.set_meta_data(guest, public_keys=list(asked.keys))
         document |= _who_gets_keys(guest, users)
-    cloud_init.write_config(guest, TaskName.CHANGE_PASSWORD, document, secret=True)
+    if document:
+        cloud_init.write_config(guest, TaskName.CHANGE_PASSWORD, document, secret=True)
 
 
 def _chpasswd(guest: Guest, users: Sequence[str]) -> dict[str, object]:

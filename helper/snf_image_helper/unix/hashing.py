@@ -23,6 +23,7 @@ _BCRYPT_ALPHABET: Final = "./" + string.ascii_uppercase + string.ascii_lowercase
 _BCRYPT_LIMIT: Final = 72
 # libcrypt's CRYPT_MAX_PASSPHRASE_SIZE less its NUL: the guest could not verify a longer one.
 _LIBCRYPT_LIMIT: Final = 511
+_BCRYPT_COST = 12
 _SHA1_ITERATIONS: Final = 24680  # what NetBSD's own passwd takes
 _PREFIXES: Final[tuple[tuple[str, Method], ...]] = (
     ("$1$", "md5"),
@@ -77,7 +78,7 @@ def _setting(method: Method, family: OsFamily) -> str:
     if method == "sha1":
         return f"$sha1${_SHA1_ITERATIONS}${_salt(16)}$"
     if method == "blowfish":
-        return f"{'$2a' if family is OsFamily.NETBSD else '$2b'}$12${_bcrypt_salt()}"
+        return f"{'$2a' if family is OsFamily.NETBSD else '$2b'}${_BCRYPT_COST:02}${_bcrypt_salt()}"
     if method == "yescrypt":
         return f"$y$j9T${_yescrypt_salt()}$"
     # Without "rounds=" these take 5000, and every implementation knows that form.
