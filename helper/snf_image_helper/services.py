@@ -54,6 +54,20 @@ def is_enabled(root: Root, unit: str) -> bool:
     return any(root.lstat(f"{directory}/{unit}") is not None for directory in _wants_directories(root))
 
 
+def alias_target(root: Root, unit: str) -> str | None:
+    """Name of the unit that the administrator's link ``unit`` leads to; None if there is no such link."""
+    path = f"{_CONFIGURED_UNITS}/{unit}"
+    return root.readlink(path).rpartition("/")[2] if _is_link(root, path) else None
+
+
+def set_alias(root: Root, alias: str, unit: str) -> None:
+    """Make ``alias`` another name of an installed unit, in place of whatever it named."""
+    path = unit_file(root, unit)
+    if path is not None and alias_target(root, alias) != unit:
+        root.remove(f"{_CONFIGURED_UNITS}/{alias}")
+        root.symlink(path, f"{_CONFIGURED_UNITS}/{alias}")
+
+
 def enable(root: Root, unit: str) -> bool:
     """Enable a unit as its ``[Install]`` section says, with the units of ``Also=``; True if links were made.
 

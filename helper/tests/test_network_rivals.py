@@ -287,6 +287,66 @@ def test_ifupdown_keeps_off(old: str, emptied: bool, warned: int, guest_of: Gues
     assert len(trees.warnings(guest)) == warned
 
 
+def test_ifcfg_files_do_not_compete_with_profiles(guest_of: GuestOf) -> None:
+    """R-NET-10: NetworkManager of Enterprise Linux 8 and 9 reads both."""
+    scripts = "/etc/sysconfig/network-scripts"
+    tree: Tree = {
+        **images.ROCKY_9,
+        f"{scripts}/ifcfg-eth0": "DEVICE=eth0\nBOOTPROTO=dhcp\nONBOOT=yes\n",
+        f"{scripts}/ifcfg-nic7": "# Made by snf-image\nNAME=nic7\n",
+        f"{scripts}/ifcfg-br0": "DEVICE=br0\nTYPE=Bridge\n",
+    }
+    guest = configured(guest_of, tree)
+    assert guest.root.list(scripts) == ["ifcfg-br0"]
+    assert renamed(guest) == [f"{scripts}/ifcfg-eth0"]
+
+
+def test_profiles_do_not_compete_with_ifcfg_files(guest_of: GuestOf) -> None:
+    """R-NET-10."""
+    profile = f"{CONNECTIONS}/eth0.nmconnection"
+    guest = configured(guest_of, {**images.CENTOS_7, profile: "[connection]\ntype=ethernet\n"})
+    assert renamed(guest) == [profile]
+
+
+def test_netplan_files_do_not_compete_with_another_back_end(guest_of: GuestOf) -> None:
+    """R-NET-10: NM_NETWORKING=yes on Ubuntu."""
+    tree: Tree = {
+        **images.UBUNTU,
+        "/usr/sbin/NetworkManager": PROGRAM,
+        "/usr/lib/systemd/system/NetworkManager.service": unit(),
+        "/etc/netplan/01.yaml": "network: {ethernets: {ens3: {dhcp4: true}}}\n",
+        "/etc/netplan/90-snf-image.yaml": "network: {ethernets: {nic0: {dhcp4: true}}}\n",
+    }
+    guest = configured(guest_of, tree, ConfigureNetwork(nics=(NIC,), backend="nm"))
+    assert [name for name in guest.root.list("/etc/netplan") if name.endswith(".yaml")] == []
+
+
+def test_networkmanager_takes_over_from_wicked(guest_of: GuestOf) -> None:
+    """R-NET-10, R-NET-15: NM_NETWORKING=yes on SUSE; one network service, and files that name one NIC."""
+    tree: Tree = {
+        **images.SLES_15,
+        "/usr/sbin/NetworkManager": PROGRAM,
+        "/usr/lib/systemd/system/NetworkManager.service": unit(),
+        "/etc/sysconfig/network/ifcfg-eth0": "BOOTPROTO=dhcp\n",
+    }
+    guest = configured(guest_of, tree, ConfigureNetwork(nics=(NIC,), backend="nm"))
+    assert guest.root.readlink("/etc/systemd/system/network.service").endswith("/NetworkManager.service")
+    assert renamed(guest) == ["/etc/sysconfig/network/ifcfg-eth0"]
+    assert any("wicked" in warning for warning in trees.warnings(guest))
+
+
+def test_networkmanager_on_debian_may_manage_the_nic(guest_of: GuestOf) -> None:
+    """R-NET-10: its plugin leaves alone what interfaces(5) names, even without ifupdown."""
+    tree: Tree = {
+        "/etc/os-release": "ID=debian\n",
+        "/usr/sbin/NetworkManager": PROGRAM,
+        "/usr/lib/systemd/system/NetworkManager.service": unit(),
+        "/etc/network/interfaces": "auto eth0\niface eth0 inet dhcp\n",
+    }
+    guest = configured(guest_of, tree)
+    assert "eth0" not in trees.text(guest, "/etc/network/interfaces")
+
+
 # -- hostile trees ---------------------------------------------------------------------------------
 
 OUTSIDE = "must not change\n"

@@ -19,7 +19,7 @@ from snf_image_helper.linux.network.interfaces import MADE_BY, Interface
 
 DIRECTORY: Final = "/etc/sysconfig/network-scripts"
 GLOBAL: Final = "/etc/sysconfig/network"
-_OUR_FILES: Final = r"(?:ifcfg|route)-(?:nic|eth)[0-9]+"
+OUR_FILES: Final = r"(?:ifcfg|route)-(?:nic|eth)[0-9]+"
 _BACKUPS: Final = re.compile(r"~$|\.(?:bak|orig|rpmnew|rpmorig|rpmsave)$")
 _OTHER_DEVICES: Final = re.compile(
     r"(?:lo|br|virbr|docker|bond|team|vlan|wl|ww|tun|tap|ppp|ib|sit|gre|veth|dummy)[0-9a-zA-Z_-]*|.*\..*"
@@ -49,7 +49,7 @@ def configure(guest: Guest, interfaces: tuple[Interface, ...], *, by_device: boo
         wanted[f"ifcfg-{name}"] = ifcfg_file(interface, device=interface.name if by_device else None)
         if interface.on_link:
             wanted[f"route-{name}"] = route_file(interface)
-    remove_leftovers(guest, DIRECTORY, _OUR_FILES, keep=wanted)
+    remove_leftovers(guest, DIRECTORY, OUR_FILES, keep=wanted)
     guest.root.mkdir(DIRECTORY)
     for name, text in wanted.items():
         guest.root.write(f"{DIRECTORY}/{name}", text.encode("ascii"), mode=0o644, force=True)

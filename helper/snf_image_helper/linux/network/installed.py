@@ -96,9 +96,9 @@ def wicked_enabled(root: Root) -> bool:
 
 def network_manager_is_active(root: Root) -> bool:
     """SUSE: whether the network service is NetworkManager and not wicked."""
-    alias = "/etc/systemd/system/network.service"
-    if root.lstat(alias) is not None and root.stat(alias) is not None:
-        return root.readlink(alias).endswith("/NetworkManager.service")
+    active = services.alias_target(root, "network.service")
+    if active is not None and services.unit_file(root, active) is not None:
+        return active == "NetworkManager.service"
     return network_manager_enabled(root) and not wicked_enabled(root)
 
 

@@ -22,7 +22,7 @@ _SERVICES: Final = {"networkd": networkd.SERVICE, "NetworkManager": "NetworkMana
 def configure(guest: Guest, interfaces: tuple[Interface, ...]) -> None:
     """Write one file for all NICs, in place of those that are there."""
     renderer = current_renderer(guest)
-    _move_rivals(guest)
+    move_rivals(guest)
     if renderer == "networkd":
         networkd.move_rivals(guest, interfaces)
     guest.root.mkdir(DIRECTORY)
@@ -89,7 +89,7 @@ def _network(guest: Guest, path: str) -> dict[object, object]:
     return network if isinstance(network, dict) else {}
 
 
-def _move_rivals(guest: Guest) -> None:
+def move_rivals(guest: Guest) -> None:
     """Move aside files that configure Ethernet, or that nobody can read; wifi and bridges stay."""
     for name in guest.root.list(DIRECTORY) if guest.root.is_dir(DIRECTORY) else []:
         path = f"{DIRECTORY}/{name}"

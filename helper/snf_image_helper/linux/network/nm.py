@@ -18,7 +18,7 @@ VENDOR_DIRECTORY: Final = "/usr/lib/NetworkManager/system-connections"
 SERVICE: Final = "NetworkManager.service"
 IGNORE_FILE: Final = "/etc/NetworkManager/conf.d/99-snf-image.conf"
 RC_SCRIPT: Final = "/etc/rc.d/rc.networkmanager"
-_OUR_FILES: Final = r"snf-nic[0-9]+\.nmconnection"
+OUR_FILES: Final = r"snf-nic[0-9]+\.nmconnection"
 _ETHERNET: Final = ("ethernet", "802-3-ethernet")
 
 
@@ -26,9 +26,9 @@ def configure(guest: Guest, interfaces: tuple[Interface, ...]) -> None:
     """Write one profile per NIC and have NetworkManager start at boot."""
     version = installed.network_manager_version(guest.root)
     disabled = "ignore" if version is not None and version < (1, 20) else "disabled"
-    _move_rivals(guest)
+    move_rivals(guest)
     wanted = {f"snf-{interface.label}.nmconnection": interface for interface in interfaces}
-    remove_leftovers(guest, DIRECTORY, _OUR_FILES, keep=wanted)
+    remove_leftovers(guest, DIRECTORY, OUR_FILES, keep=wanted)
     guest.root.remove(IGNORE_FILE)
     guest.root.mkdir(DIRECTORY, mode=0o755)
     for name, interface in wanted.items():
@@ -90,7 +90,7 @@ def _ipv6(interface: Interface, disabled: str) -> Iterator[str]:
         yield "dns=" + "".join(f"{server};" for server in servers)
 
 
-def _move_rivals(guest: Guest) -> None:
+def move_rivals(guest: Guest) -> None:
     """Move aside Ethernet profiles that are not ours, shipped ones as well; others are left alone."""
     for directory in (DIRECTORY, VENDOR_DIRECTORY):
         for name in guest.root.list(directory) if guest.root.is_dir(directory) else []:
@@ -107,6 +107,9 @@ def _enable(guest: Guest) -> None:
     if services.unit_file(root, SERVICE):
         if not services.is_enabled(root, SERVICE):
             services.enable(root, SERVICE)
+        if services.alias_target(root, "network.service") == "wicked.service":
+            services.set_alias(root, "network.service", SERVICE)
+            guest.warn("NetworkManager becomes the network service of this image in place of wicked")
     elif services.openrc_installed(root, "NetworkManager"):
         services.openrc_enable(root, "NetworkManager", "default")
     elif root.is_file(RC_SCRIPT):

@@ -44,7 +44,7 @@ _PROTOCOLS: Final = {
 
 def configure(guest: Guest, interfaces: tuple[Interface, ...]) -> None:
     """Write one file per NIC, its default route, and the static name servers."""
-    _move_rivals(guest)
+    move_rivals(guest)
     wanted: dict[str, str] = {}
     for interface in interfaces:
         wanted[f"ifcfg-{interface.name}"] = ifcfg_file(interface)
@@ -96,7 +96,8 @@ def _write_name_servers(guest: Guest, interfaces: tuple[Interface, ...]) -> None
         guest.root.write(CONFIG, set_assignments(data, values, quoted=True, path=CONFIG), mode=0o644)
 
 
-def _move_rivals(guest: Guest) -> None:
+def move_rivals(guest: Guest) -> None:
+    """Move aside files of Ethernet NICs, and default routes that would hold for any."""
     for name in guest.root.list(DIRECTORY) if guest.root.is_dir(DIRECTORY) else []:
         path = f"{DIRECTORY}/{name}"
         if not _ETHERNET_FILE.fullmatch(name) or name.endswith(_BACKUPS) or is_ours(guest, path):
