@@ -128,7 +128,8 @@ def _trial(settings: HelperSettings, image: HelperFiles, account: Account, acces
         try:
             qemu.start(kernel=image.kernel, initrd=image.initrd, words=words, root=None)
         except NodeError as error:
-            return Verdict(works=False, reason="; ".join((error.messages[0], *error.details[-1:])))
+            last = f": {error.details[-1]}" if error.details else ""
+            return Verdict(works=False, reason=f"qemu does not start under KVM{last}")
         if qemu.wait(PROBE_SECONDS) is None:
             return Verdict(
                 works=False,

@@ -60,6 +60,8 @@ class Conversation:
         self.is_over = False
         """Whether nothing more can come."""
         self.warnings_left_out = 0
+        self.not_understood = 0
+        """Lines of a foreign helper that made no sense or were too many."""
         self._reporter = reporter
         self._events: list[Event] = []
         self._counts: Counter[type[Event]] = Counter()
@@ -133,6 +135,8 @@ class Conversation:
         """Nothing more can come."""
         if self.warnings_left_out:
             self._reporter.warn(f"{self.warnings_left_out} more warnings of the helper are left out")
+        if self.not_understood:
+            self._reporter.warn(f"{self.not_understood} lines of the helper's events were not understood")
         with self._changed:
             self.is_over = True
             self._changed.notify_all()

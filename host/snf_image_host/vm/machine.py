@@ -226,7 +226,7 @@ class HelperVm:
                 self._conversation.job_given = True
                 adder.add_medium(medium)
             except NodeError as error:
-                if qemu.wait(1.0) is None:
+                if qemu.wait(0.3) is None:
                     raise self._kept(error) from None
                 # Not the disk's fault: the VM is gone.
                 raise self._kept(judge(self._ending("no", None)) or error) from None

@@ -35,8 +35,6 @@ class TextEvents:
         self._errors: list[str] = []
         self._stderr: list[str] = []
         self._stderr_due = 0
-        self.malformed = 0
-        """Lines that were not understood or came in excess."""
 
     def feed(self, chunk: bytes) -> int:
         *lines, rest = chunk.split(b"\n")
@@ -49,9 +47,6 @@ class TextEvents:
     def end(self) -> None:
         if self._line:
             self._finish()
-        if self.malformed:
-            message = f"{self.malformed} lines of the helper's events were not understood"
-            self._conversation.take(Warned(message=message))
         if self._errors or self._stderr:
             messages = tuple(self._errors) or ("the helper reported an error",)
             failed = Failed(
@@ -71,7 +66,7 @@ class TextEvents:
             self._stderr_due -= 1
             self._keep(self._stderr, line, MAX_STDERR_LINES)
         elif line and not self._understand(*line.partition(b":")):
-            self.malformed += 1
+            self._conversation.not_understood += 1
 
     def _understand(self, word: bytes, _colon: bytes, text: bytes) -> bool:
         if word == b"TASK_START":
