@@ -19,7 +19,8 @@ CONFIG: Final = "/etc/ssh/sshd_config"
 VENDOR_CONFIG: Final = "/usr/etc/ssh/sshd_config"
 _DIRECTORY: Final = "/etc/ssh"
 _MAX_DEPTH: Final = 16  # sshd's own limit
-_MAX_FILES: Final = 256
+_MAX_FILES: Final = 64
+_MAX_SIZE: Final = 1 << 20
 _KEYWORD: Final = re.compile(rb"[ \t]*([A-Za-z][A-Za-z0-9]*)(?:[ \t]*=[ \t]*|[ \t]+)")
 _WORD: Final = re.compile(
     rb"""[ \t]*(?:"((?:[^"\\]|\\.)*+)"|'((?:[^'\\]|\\.)*+)'|([^ \t"'][^ \t]*+))(?=[ \t]|\Z)""", re.DOTALL
@@ -74,15 +75,17 @@ class _Reader:
         self._root = root
         self._warn = warn
         self._files = 0
+        self._told = False
 
     def read(self, path: str, *, depth: int) -> Iterator[Directive]:
         self._files += 1
         if depth > _MAX_DEPTH or self._files > _MAX_FILES:
-            if self._files <= _MAX_FILES + 1:
+            if not self._told:
                 self._warn(f"{path}: too many included files, or nested too deeply; left out")
+            self._told = True
             return
         matching = False
-        for line in edit.Lines(self._root.read(path)):
+        for line in edit.Lines(self._root.read(path, _MAX_SIZE)):
             found = parse_line(line)
             if found is None:
                 continue
