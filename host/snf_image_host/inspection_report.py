@@ -58,7 +58,7 @@ class InspectionReport:
         }
 
     def as_text(self) -> str:
-        """Several lines for a terminal."""
+        """Several lines for a terminal. Warnings are not among them: they were shown when they came."""
         lines = [f"image             {_inert(self._image)}"]
         lines += self._system_lines()
         if self._partitions:
@@ -67,8 +67,6 @@ class InspectionReport:
         if self._tasks:
             lines += ["", "a deployment with these options would"]
             lines += [f"  {_task_line(task)}" for task in self._tasks]
-        if self._warnings:
-            lines += ["", "warnings", *(f"  {_inert(warning)}" for warning in self._warnings)]
         return "\n".join(lines)
 
     def _system_lines(self) -> list[str]:

@@ -10,7 +10,7 @@ from snf_image_host.cli.asking import build_request, config_files
 from snf_image_host.cli.output import print_json, print_result
 from snf_image_host.cli.progress import make_sinks
 from snf_image_host.cli.session import Session
-from snf_image_host.configuration.node_config import NodeConfig, load_config
+from snf_image_host.configuration.node_config import load_config
 from snf_image_host.deployment import Deployment
 from snf_image_host.errors import SnfImageError
 from snf_image_host.inspection_report import InspectionReport
@@ -54,12 +54,8 @@ def _plan(arguments: argparse.Namespace, session: Session) -> Deployment:
     config = load_config(config_files(arguments))
     request = build_request(arguments, config)
     session.secrets = (*request.parameters.values(), *config.os_parameters.values())
-    return plan(request, _with_verbosity(config, arguments))
-
-
-def _with_verbosity(config: NodeConfig, arguments: argparse.Namespace) -> NodeConfig:
     arguments.verbose = arguments.verbose or arguments.debug or config.image_debug
-    return config
+    return plan(request, config)
 
 
 @contextlib.contextmanager

@@ -26,9 +26,9 @@ def run_doctor(arguments: argparse.Namespace, session: Session) -> int:
         }
         print_json(document)
     else:
-        print_result("\n".join(line for finding in findings for line in _lines(finding)))
-        print_result("" if findings else "nothing was checked")
-        print_result("this machine cannot deploy" if prevented else "this machine can deploy")
+        lines = [line for finding in findings for line in _lines(finding)]
+        lines += ["", "this machine cannot deploy" if prevented else "this machine can deploy"]
+        print_result("\n".join(lines))
     return exit_code
 
 

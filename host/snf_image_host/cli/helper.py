@@ -27,7 +27,7 @@ def run_helper(arguments: argparse.Namespace, session: Session) -> int:
 
 def _directory(arguments: argparse.Namespace) -> str:
     if arguments.helper_dir:
-        return os.path.abspath(arguments.helper_dir)
+        return str(os.path.abspath(arguments.helper_dir))
     config = load_config(config_files(arguments))
     for warning in config.warnings:
         print_error(f"snf-image: warning: {warning}")

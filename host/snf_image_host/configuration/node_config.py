@@ -45,7 +45,7 @@ class NodeConfig:
     qemu: str
     qemu_nbd: str
     param_medium: Literal["auto", "virtio", "floppy"]
-    progress_monitor: tuple[str, ...]
+    progress_monitor: str
     monitor_max_messages: int
     dhcp_tags: tuple[str, ...]
     stateful_dhcpv6_tags: tuple[str, ...]

@@ -166,7 +166,7 @@ VARIABLES: Final[tuple[Variable, ...]] = (
          "Program that serves disk URIs.", example="/usr/bin/qemu-nbd"),
     _new("PARAM_MEDIUM", "one of auto, virtio, floppy", choice("auto", "virtio", "floppy"), "auto",
          "How the helper gets its parameters; floppy is for foreign helpers.", example="floppy"),
-    _old("PROGRESS_MONITOR", "a program and its arguments", parse_words, "",
+    _old("PROGRESS_MONITOR", "a program and its arguments", parse_text, "",
          "Program that is fed progress messages.", example="/usr/local/bin/progress --url=http://127.0.0.1/"),
     _new("MONITOR_MAX_MESSAGES", "1 to 100000", integer(1, 100_000), "1000",
          "How many warnings of a helper are passed on; the rest are counted.", example="100"),
