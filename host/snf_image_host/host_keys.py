@@ -22,15 +22,29 @@ _TIMEOUT: Final = 120.0
 # ssh-keygen ends with 255 because it cannot put a .pub file beside an anonymous memory file; whether the
 # private key is whole is found out by deriving the public one from it.
 _SAVED_PRIVATE_ONLY: Final = 255
+# ssh-keygen insists on an account for its uid. A uid of a deployment's own has none, so inside a user
+# namespace it is called nobody; outside it stays what it is, apart from every other deployment's.
+_NAMED: Final = ("unshare", "--user", "--map-user=65534", "--map-group=65534", "--")
 
 
 class HostKeyMaker:
     """Makes one key of each type in the background. A context manager; leaving it waits for the programs."""
 
-    def __init__(self, comment: str, *, launcher: Sequence[str], reporter: Reporter) -> None:
-        """``launcher``: the words before the program that drop its privileges, if we have any."""
+    def __init__(
+        self,
+        comment: str,
+        *,
+        launcher: Sequence[str],
+        reporter: Reporter,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
+        """``launcher``: the words before the program that drop its privileges, if we have any.
+
+        ``owner``: uid and gid the program then has; None: ours.
+        """
+        self._owner = owner
         self._comment = comment
-        self._launcher = tuple(launcher)
+        self._launcher = (*launcher, *(_NAMED if owner is not None else ()))
         self._reporter = reporter
         self._pool = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="host-keys")
         self._keys = [self._pool.submit(self._make, kind) for kind in _BITS]
@@ -48,19 +62,24 @@ class HostKeyMaker:
     def _make(self, kind: KeyType) -> HostKey:
         fd = os.memfd_create("ssh-host-key", os.MFD_CLOEXEC)
         try:
+            # Nobody else may open it, and ssh-keygen refuses a private key that others could.
+            os.fchmod(fd, 0o600)
+            if self._owner is not None:
+                os.fchown(fd, *self._owner)
+            path = f"/proc/self/fd/{fd}"
             generate = ["ssh-keygen", "-q", "-t", kind, "-b", _BITS[kind], "-N", "", "-C", self._comment]
             run(
-                [*self._launcher, *generate, "-f", f"/proc/self/fd/{fd}"],
+                [*self._launcher, *generate, "-f", path],
                 timeout=_TIMEOUT,
                 stdin=b"y\n",  # the memory file is there already: yes, overwrite it
                 accept=(0, _SAVED_PRIVATE_ONLY),
                 pass_fds=(fd,),
             )
+            derive = [*self._launcher, "ssh-keygen", "-y", "-f", path]
+            public = run(derive, timeout=_TIMEOUT, pass_fds=(fd,)).text.strip()
             private = os.pread(fd, 65536, 0)
         finally:
             os.close(fd)
-        derive = [*self._launcher, "ssh-keygen", "-y", "-f", "/dev/stdin"]
-        public = run(derive, timeout=_TIMEOUT, stdin=private).text.strip()
         return HostKey(type=kind, private=Secret(private.decode("ascii")), public=public)
 
     def __enter__(self) -> Self:

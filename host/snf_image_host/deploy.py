@@ -1,0 +1,177 @@
+"""A deployment from start to receipt: read this first.
+
+The helper VM boots while the image is copied. When the copy is whole, the disks are added to the running
+VM, and last the parameter medium, which is what the helper waits for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+from snf_image_contract.job import HostKey, Job
+from snf_image_host import helper_image
+from snf_image_host.copying import CopyResult, copy_image, disarm
+from snf_image_host.deployment import Deployment
+from snf_image_host.disks import OpenDisk, open_disks
+from snf_image_host.evidence import evidence_directory
+from snf_image_host.helper_image import HelperImage
+from snf_image_host.host_keys import HostKeyMaker
+from snf_image_host.receipt import Receipt, build_receipt, write_receipt
+from snf_image_host.reporter import Reporter, StageEnded, StageStarted
+from snf_image_host.source import ImageStream, open_image, refuse_too_large
+from snf_image_host.vm import Account, HelperVm, Outcome, launcher, start_helper
+
+
+def deploy(deployment: Deployment, reporter: Reporter) -> Receipt:
+    """Copy the image (unless there is none), customise the disk, write the receipt.
+
+    Raises an :class:`~snf_image_host.errors.SnfImageError` that says whose fault it is; a disk that this run
+    copied to does not boot then.
+    """
+    times = _Times(reporter)
+    for warning in deployment.warnings:
+        reporter.warn(warning)
+    with contextlib.ExitStack() as alive:
+        evidence = alive.enter_context(evidence_directory(deployment))
+        disks = alive.enter_context(open_disks(deployment.disks))
+        image = alive.enter_context(open_image(deployment.image)) if deployment.copy else None
+        if image is not None:
+            refuse_too_large(image, disks[0])
+        helper = alive.enter_context(_Helper(deployment, reporter, evidence))
+        copied = None
+        if image is not None:
+            alive.enter_context(_disarmed_on_failure(disks[0]))
+            with times.stage("copy"):
+                copied = _copy(deployment, image, disks[0], reporter)
+        outcome = helper.customize(disks, times)
+    receipt = build_receipt(
+        deployment,
+        copied=copied,
+        outcome=outcome,
+        helper=helper.image,
+        seconds=times.seconds,
+        warnings=deployment.warnings,
+    )
+    if deployment.report is not None:
+        write_receipt(deployment.report, receipt)
+    return receipt
+
+
+def customize(deployment: Deployment, reporter: Reporter) -> Receipt:
+    """The same without a copy: the disk is customised as it is, and never disarmed."""
+    return deploy(dataclasses.replace(deployment, copy=False), reporter)
+
+
+def inspect_image(deployment: Deployment, reporter: Reporter) -> Outcome:
+    """Have the helper look at an image that it cannot write to; what it finds arrives as events (D-28)."""
+    times = _Times(reporter)
+    with contextlib.ExitStack() as alive:
+        evidence = alive.enter_context(evidence_directory(deployment))
+        disks = alive.enter_context(open_disks(deployment.disks))
+        helper = alive.enter_context(_Helper(deployment, reporter, evidence))
+        return helper.work(deployment.job, disks, times, stage="inspect")
+
+
+class _Times:
+    """How long each stage took, in seconds; said as it ends."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.seconds: dict[str, float] = {}
+        self._reporter = reporter
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._reporter.emit(StageStarted(stage=name))
+        begun = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - begun
+        self._reporter.emit(StageEnded(stage=name, seconds=self.seconds[name]))
+
+
+class _Helper:
+    """The helper VM of a deployment, booting in the background, and the keys that are made meanwhile.
+
+    ``image`` None: nothing is to be customised, no VM is started (R-HLP-15).
+    """
+
+    def __init__(self, deployment: Deployment, reporter: Reporter, evidence: str) -> None:
+        self._deployment = deployment
+        self._reporter = reporter
+        self._evidence = evidence
+        self._alive = contextlib.ExitStack()
+        self.image: HelperImage | None = None
+        self._vm: HelperVm | None = None
+        self._keys: HostKeyMaker | None = None
+
+    def __enter__(self) -> Self:
+        if not self._deployment.run_helper:
+            return self
+        settings = self._deployment.helper
+        with self._alive:
+            self.image = helper_image.load(settings.directory)
+            vm = start_helper(settings, self.image, self._reporter, self._evidence)
+            self._vm = self._alive.enter_context(vm)
+            self._keys = self._make_keys(vm.account)
+            self._alive = self._alive.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._alive.close()
+
+    def _make_keys(self, account: Account) -> HostKeyMaker | None:
+        comment = self._deployment.want_host_keys
+        if comment is None:
+            return None
+        owner = (account.uid, account.gid) if account.switch else None
+        maker = HostKeyMaker(comment, launcher=launcher(account), reporter=self._reporter, owner=owner)
+        return self._alive.enter_context(maker)
+
+    def customize(self, disks: Sequence[OpenDisk], times: _Times) -> Outcome | None:
+        """Hand over the job with the keys that were made; None if there is no helper."""
+        if self._vm is None:
+            return None
+        keys: tuple[HostKey, ...] = ()
+        if self._keys is not None:
+            with times.stage("host-keys"):
+                keys = self._keys.keys()
+        job = self._deployment.job
+        with_keys = dataclasses.replace(
+            job,
+            clock=time.time(),
+            delete_ssh_keys=dataclasses.replace(job.delete_ssh_keys, host_keys=keys),
+        )
+        return self.work(with_keys, disks, times, stage="customize")
+
+    def work(self, job: Job, disks: Sequence[OpenDisk], times: _Times, *, stage: str) -> Outcome:
+        """Wait for the helper and have it do ``job``."""
+        assert self._vm is not None  # noqa: S101 - callers have started it
+        with times.stage("helper-start"):
+            self._vm.wait_ready()
+        with times.stage(stage):
+            return self._vm.run_job(job, disks)
+
+
+def _copy(deployment: Deployment, image: ImageStream, disk: OpenDisk, reporter: Reporter) -> CopyResult:
+    return copy_image(
+        image,
+        disk,
+        digest=deployment.image.digest,
+        expected_sha256=deployment.image.sha256,
+        wipe_tail=deployment.wipe_tail,
+        idle_timeout=deployment.copy_idle_timeout,
+        progress=reporter.emit,
+    )
+
+
+@contextlib.contextmanager
+def _disarmed_on_failure(disk: OpenDisk) -> Iterator[None]:
+    """From here on a failure leaves a disk that does not boot (R-SCR-CREATE-3, D-12)."""
+    try:
+        yield
+    except BaseException:
+        disarm(disk)
+        raise

@@ -1,0 +1,113 @@
+"""PROGRESS_MONITOR, and its stand-in in the log where there is none (R-MON-2, R-MON-4)."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import shlex
+import threading
+from typing import IO, Final, TextIO
+
+from snf_image_host.errors import UserError
+from snf_image_host.reporter import CopyProgress, Event
+from snf_image_host.sinks.messages import Messages, encode
+from snf_image_process import PIPE, ProcessError, Running, start
+
+_QUEUE: Final = 512
+_CLOSING: Final = 3.0
+
+
+class MonitorLog:
+    """Messages as lines behind ``[MONITOR] `` in the log."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._messages = Messages()
+
+    def handle(self, event: Event) -> None:
+        message = self._messages.of(event)
+        if message is not None:
+            self._stream.write("[MONITOR] " + encode(message).decode("ascii"))
+            self._stream.flush()
+
+    def close(self) -> None:
+        pass
+
+
+class MonitorProgram:
+    """Messages to a program's standard input.
+
+    A thread of its own writes them, so that a program that blocks, dies or floods its output never holds up
+    a deployment: what does not fit the queue is dropped, the oldest copy progress first.
+    """
+
+    def __init__(self, command: str, instance: str) -> None:
+        """``command`` is split into words without a shell; the instance's name comes last."""
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise UserError(f"PROGRESS_MONITOR cannot be split into words: {error}") from None
+        self._messages = Messages()
+        self._queue: collections.deque[tuple[bool, bytes]] = collections.deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._failed: str | None = None
+        self._running: Running | None = None
+        try:
+            self._running = start([*words, instance], stdin=PIPE)
+        except ProcessError as error:
+            self._failed = str(error)
+            return
+        self._thread = threading.Thread(target=self._feed, args=(self._running.stdin,), daemon=True)
+        self._thread.start()
+
+    def handle(self, event: Event) -> None:
+        """Queue the event's message; raises once if the program is gone, and is then dropped."""
+        if self._failed is not None:
+            raise RuntimeError(f"PROGRESS_MONITOR: {self._failed}")
+        message = self._messages.of(event)
+        if message is None:
+            return
+        disposable = isinstance(event, CopyProgress) and not event.final
+        with self._changed:
+            if len(self._queue) >= _QUEUE:
+                self._make_room()
+            self._queue.append((disposable, encode(message)))
+            self._changed.notify()
+
+    def _make_room(self) -> None:
+        oldest = next((entry for entry in self._queue if entry[0]), self._queue[0])
+        self._queue.remove(oldest)
+
+    def _feed(self, stdin: IO[bytes] | None) -> None:
+        if stdin is None:
+            return
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closed)
+                if not self._queue:
+                    break
+                _, line = self._queue.popleft()
+            try:
+                view = memoryview(line)
+                while view:
+                    view = view[os.write(stdin.fileno(), view) :]
+            except OSError as error:
+                self._failed = f"does not read any more: {error.strerror}"
+                return
+        with contextlib.suppress(OSError):
+            stdin.close()
+
+    def close(self) -> None:
+        """Give the program a moment to read the rest and end by itself."""
+        if self._running is None:
+            return
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join(_CLOSING)
+        if not self._thread.is_alive():
+            self._running.wait(_CLOSING)
+        with self._running:
+            pass
