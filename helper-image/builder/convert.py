@@ -42,7 +42,7 @@ def root_image(root: str, output: str, build: str) -> None:
     # Times of directories are not clamped by -T alone in every release: set them all.
     run(
         [
-            "mkfs.erofs", "-zlz4hc,12", f"-T{EPOCH}", f"-U{root_uuid(build)}", "--all-root",
+            "mkfs.erofs", "-zlz4hc,9", f"-T{EPOCH}", f"-U{root_uuid(build)}", "--all-root",
             "--exclude-path=boot", output, root,
         ],
         timeout=_TIMEOUT,
