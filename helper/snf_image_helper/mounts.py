@@ -160,22 +160,21 @@ class _FstabMounter:
         volume = find_volume(wanted.source, self._among)
         if volume.kind is Kind.NTFS:
             raise ImageError(f"{volume.name}: mounting NTFS is not supported yet")
-        try:
-            with self._root.open_directory(entry.target) as fd:
-                place = os.readlink(f"/proc/self/fd/{fd}")
-                reason = _why_not_here(place, self._taken)
-                if reason is not None:
-                    return reason
-                # By its descriptor: what was looked at is what is mounted on (R-TASK-MNT-12, T-71).
-                mount_volume(
-                    volume,
-                    f"/proc/self/fd/{fd}",
-                    read_only=False,
-                    extra=_subvolume(entry, volume),
-                    among=self._among,
-                )
-        except FileNotFoundError:
-            raise ImageError(f"the mount point {entry.target} is missing") from None
+        if self._root.stat(entry.target) is None:
+            raise ImageError(f"the mount point {entry.target} is missing")
+        with self._root.open_directory(entry.target) as fd:
+            place = os.readlink(f"/proc/self/fd/{fd}")
+            reason = _why_not_here(place, self._taken)
+            if reason is not None:
+                return reason
+            # By its descriptor: what was looked at is what is mounted on (R-TASK-MNT-12, T-71).
+            mount_volume(
+                volume,
+                f"/proc/self/fd/{fd}",
+                read_only=False,
+                extra=_subvolume(entry, volume),
+                among=self._among,
+            )
         self._taken.add(place)
         self._devices.append(volume.device())
         _record(self._machine, entry.target, volume)
