@@ -10,7 +10,7 @@ from typing import Final
 
 from snf_image_host.cli.arguments import parse_arguments
 from snf_image_host.cli.interruption import Interrupted, interruptible
-from snf_image_host.cli.output import prepare_streams
+from snf_image_host.cli.output import flush, prepare_streams
 from snf_image_host.cli.session import Session
 from snf_image_host.errors import SnfImageError
 
@@ -43,6 +43,7 @@ def _run(words: list[str], session: Session) -> int:
     try:
         arguments = parse_arguments(words)
     except SystemExit as end:  # --help and --version
+        flush()
         return int(end.code or 0)
     session.as_json = arguments.json
     return _COMMANDS[arguments.command](arguments, session)

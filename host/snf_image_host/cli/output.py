@@ -19,22 +19,27 @@ def prepare_streams() -> None:
 
 def print_result(text: str) -> None:
     """A line or more on standard output."""
-    _write(sys.stdout, text)
+    _write(sys.stdout, text + "\n")
 
 
 def print_error(text: str) -> None:
     """A line on standard error; characters that could steer a terminal are escaped."""
-    _write(sys.stderr, "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text))
+    _write(sys.stderr, "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text) + "\n")
 
 
 def print_json(document: Any) -> None:
     """A JSON document on standard output."""
-    _write(sys.stdout, json.dumps(document, indent=2, ensure_ascii=True))
+    _write(sys.stdout, json.dumps(document, indent=2, ensure_ascii=True) + "\n")
+
+
+def flush() -> None:
+    """Write out what argparse and others have printed."""
+    _write(sys.stdout, "")
 
 
 def _write(stream: TextIO, text: str) -> None:
     try:
-        stream.write(text + "\n")
+        stream.write(text)
         stream.flush()
     except BrokenPipeError:
         # The interpreter would try to flush it once more at its end, and complain.
