@@ -1,0 +1,26 @@
+"""The tables of families."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from snf_image_contract.names import OsFamily
+from snf_image_helper.errors import ImageError
+from snf_image_helper.families import family_of
+
+
+def test_linux_does_every_task_that_is_not_of_windows() -> None:
+    """R-TASK-4: what is None does not apply, and ends quietly."""
+    family = family_of(OsFamily.LINUX)
+    absent = {field.name for field in dataclasses.fields(family) if getattr(family, field.name) is None}
+    assert absent == {"install_unattend", "disable_remote_desktop_connections"}
+    assert family.default_users == ("root",)
+
+
+@pytest.mark.parametrize("name", [name for name in OsFamily if name is not OsFamily.LINUX])
+def test_a_family_that_is_still_to_come(name: OsFamily) -> None:
+    """A clear word instead of a bug."""
+    with pytest.raises(ImageError, match=f"^{name} is not supported yet"):
+        family_of(name)
