@@ -109,9 +109,14 @@ def _check(volume: Volume, device: str) -> None:
 
 def _resize(volume: Volume, device: str, blocks: int) -> None:
     try:
-        run(["resize2fs", "-f", device, str(blocks)], timeout=_RESIZE_TIMEOUT)
+        run(_resize_argv(device, blocks), timeout=_RESIZE_TIMEOUT)
     except ProcessError as error:
         raise TaskError(f"{volume.name}: the file system cannot be enlarged: {_tail(error)}") from None
+
+
+def _resize_argv(device: str, blocks: int) -> list[str]:
+    """Forced: the check just before is what resize2fs would ask for."""
+    return ["resize2fs", "-f", device, str(blocks)]
 
 
 def _tail(error: ProcessError) -> str:
