@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 import typing
 from typing import Any, Final
 
 from snf_image_contract.names import ImageFormat
 from snf_image_host.cli.parser import Parser, VersionAction, typed
 from snf_image_host.deployment import Accelerator
+from snf_image_host.parameters.property_table import PROPERTIES
 from snf_image_host.parameters.values import (
     integer,
     parse_disk_size,
@@ -86,8 +88,8 @@ examples:
   snf-image helper verify --helper-dir build/helper
 """
 PROPERTY_HELP: Final = """\
-an image property, such as EXCLUDE_TASK_ConfigureNetwork=yes; may be repeated; all are in
-docs/reference/properties.md"""
+an image property, such as EXCLUDE_TASK_ConfigureNetwork=yes; may be repeated; they are
+listed below"""
 
 
 def build_parser() -> Parser:
@@ -133,8 +135,24 @@ def build_parser() -> Parser:
 
 
 def _command(commands: Any, name: str, text: str, description: str) -> Parser:
-    parser: Parser = commands.add_parser(name, help=text, description=description, epilog=_EXIT_CODES_TEXT)
+    epilog = _EXIT_CODES_TEXT
+    if name in ("deploy", "customize", "inspect"):
+        epilog = f"{_properties_text()}\n\n{epilog}"
+    parser: Parser = commands.add_parser(name, help=text, description=description, epilog=epilog)
     return parser
+
+
+def _properties_text() -> str:
+    """The table of properties, for ``--help``."""
+    lines = ["properties (--property NAME=VALUE):"]
+    for row in PROPERTIES:
+        how = "Given by --custom-task." if row.secret else f"Default: {row.shown_default}."
+        text = f"{row.help} {how}"
+        lines += textwrap.wrap(
+            text, width=100, initial_indent=f"  {row.name:<31} ", subsequent_indent=" " * 34
+        )
+    lines.append("  EXCLUDE_TASK_<TaskName>         Skip one task.")
+    return "\n".join(lines)
 
 
 def _add_image_options(parser: Parser) -> None:

@@ -40,6 +40,26 @@ class Parser(argparse.ArgumentParser):
         hint = f"see `{self.prog} --help`"
         raise UserError(_explained(message, self), hint=hint)
 
+    def commands(self) -> list[Parser]:
+        """The parsers of the commands below this one."""
+        found: list[Parser] = []
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse has no other way
+                found += action.choices.values()
+        return found
+
+    def documented(self) -> list[tuple[str, str]]:
+        """Arguments and options as they are written, each with its help, for the reference."""
+        rows: list[tuple[str, str]] = []
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction | argparse._HelpAction):  # noqa: SLF001
+                continue
+            value = action.metavar or ("{" + ",".join(action.choices) + "}" if action.choices else "")
+            names = ", ".join(f"`{name}`" for name in action.option_strings)
+            spelt = f"{names} {value}" if names else f"`{value}`"
+            rows.append((spelt.strip(), action.help or ""))
+        return rows
+
     def option_names(self) -> list[str]:
         """Every long option of this parser."""
         return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
