@@ -209,6 +209,10 @@ POLICY: Tree = {**SYSTEMD}
 SLOT_RULES = "/usr/lib/udev/rules.d/80-net-name-slot.rules"
 ETH = {
     "no udev": {},
+    "files of udev without udev": {
+        "/usr/lib/systemd/network/99-default.link": "[Link]\n",
+        SLOT_RULES: "# names",
+    },
     "udev of Enterprise Linux 6": {"/sbin/udevd": PROGRAM},
     "switched off in grub.cfg": {
         **POLICY,
