@@ -23,6 +23,8 @@ def guest_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trees.
     """
     if os.geteuid() != 0:
         monkeypatch.setattr(replacing, "give", trees.note_owner)
+    # What a test writes need not survive the machine, and waiting for the disk takes most of the time.
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     opened: list[Guest] = []
 
     def make(tree: trees.Tree, **fields: Any) -> Guest:

@@ -217,6 +217,13 @@ def test_no_regular_file(guest_of: GuestOf, node: Node) -> None:
         key_files(guest, [BOB])
 
 
+@pytest.mark.parametrize("path", ["/home", "/home/bob", "/home/bob/.ssh"])
+def test_a_file_in_the_place_of_a_directory(guest_of: GuestOf, path: str) -> None:
+    """T-82: found before anything is written."""
+    with pytest.raises(ImageError, match=rf"^{path}: is not a directory"):
+        key_files(guest_of({CONFIG: "", path: "a file"}), [BOB])
+
+
 @pytest.mark.parametrize("home", ["", "home/bob", "../x"])
 def test_a_home_that_is_no_path(guest_of: GuestOf, home: str) -> None:
     account = Account(name="bob", uid=1, gid=1, home=home, shadowed=True)

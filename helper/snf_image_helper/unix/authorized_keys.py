@@ -46,6 +46,7 @@ def key_files(guest: Guest, accounts: Sequence[Account]) -> tuple[KeyFile, ...]:
     files = tuple(KeyFile(account=account, path=_path(pattern, account)) for account in accounts)
     for file in files:
         _demand_own_links(guest, file)
+        _demand_directories(guest, file)
         guest.root.read_optional(file.path)
     return files
 
@@ -85,6 +86,14 @@ def _demand_own_links(guest: Guest, file: KeyFile) -> None:
                 f"{file.path}: {link.path} is a link of uid {link.uid}, "
                 f"not of user {file.account.name!r} or root"
             )
+
+
+def _demand_directories(guest: Guest, file: KeyFile) -> None:
+    """Whatever stands on the way is a directory: told before anything is written."""
+    directory = file.path
+    while (directory := posixpath.dirname(directory)) != "/":
+        if guest.root.exists(directory) and not guest.root.is_dir(directory):
+            raise ImageError(f"{directory}: is not a directory")
 
 
 def add_keys(guest: Guest, file: KeyFile, keys: Sequence[str]) -> None:
