@@ -68,11 +68,9 @@ class Evidence:
                 watcher()
             except Exception as error:  # noqa: BLE001 - a report must not fail for want of a screenshot
                 self.write("watcher-errors.txt", f"{error}\n")
-        logs = [name for name in sorted(os.listdir(self.directory)) if name.endswith(_LOG_SUFFIXES)]
-        sections = [
-            (f"end of {name}", tail(self.path(name))) for name in logs if os.path.getsize(self.path(name))
-        ]
-        return [*sections, ("evidence", self.directory)]
+        names = [name for name in sorted(os.listdir(self.directory)) if name.endswith(_LOG_SUFFIXES)]
+        logs = [name for name in names if os.path.getsize(self.path(name))]
+        return [*((f"end of {name}", tail(self.path(name))) for name in logs), ("evidence", self.directory)]
 
     def remove(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
