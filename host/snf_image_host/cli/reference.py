@@ -79,8 +79,8 @@ def configuration_page() -> str:
         "# Configuration variables",
         (
             "They are read from `/etc/default/snf-image`, then `/etc/snf-image/snf-image.conf`; the later "
-            "wins. The files hold assignments as in a shell and are never executed. A name of an OS parameter "
-            "in upper case, such as `IMG_FORMAT`, gives it a default."
+            "wins. The files hold assignments as in a shell and are never executed. A name of an OS "
+            "parameter in upper case, such as `IMG_FORMAT`, gives it a default."
         ),
     ]
     for row in VARIABLES:
