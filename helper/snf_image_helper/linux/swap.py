@@ -99,11 +99,15 @@ def _make_swap(guest: Guest, volume: Volume, identifier: str) -> None:
         run(["mkswap", "--force", "--uuid", identifier, device], timeout=_MKSWAP_TIMEOUT)
     except ProcessError as error:
         raise TaskError(f"{volume.name}: cannot become swap: {error}") from None
-    made = volume_of(volume.disk, volume.partition) if volume.partition else whole(volume.disk)
+    made = _read_again(volume)
     if made.signature is None or made.kind is not Kind.SWAP or made.signature.uuid != identifier:
         raise TaskError(f"{volume.name}: the swap signature does not read back")
     detail = f"{volume.size // _MEBIBYTE} MiB, UUID={identifier}"
     guest.report.change(Change(path=volume.name, change="swap", detail=detail))
+
+
+def _read_again(volume: Volume) -> Volume:
+    return volume_of(volume.disk, volume.partition) if volume.partition else whole(volume.disk)
 
 
 def with_swap(data: bytes, old: Volume, identifier: str) -> bytes:
