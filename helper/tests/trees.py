@@ -149,9 +149,11 @@ def make_guest(
     if task is not None:
         report.begin(task)
     fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    root = Root(fd, record=report.change, warn=report.warn, rewrite_in_place=rewrite_in_place)
+    demand_containment(root, top)
     job = make_job(**fields)
     return Guest(
-        root=Root(fd, record=report.change, warn=report.warn, rewrite_in_place=rewrite_in_place),
+        root=root,
         family=family or Family(name=OsFamily.LINUX, default_users=("root",)),
         job=job,
         report=report,
@@ -163,6 +165,24 @@ def make_guest(
         ),
         target=top,
     )
+
+
+def demand_containment(root: Root, top: str) -> None:
+    """Fail unless the door keeps paths beneath ``top``; it only looks.
+
+    Tests name /etc/shadow and the like. Run by root through a door that is broken they would change the
+    machine they run on.
+    """
+    inside = os.stat(top).st_ino, os.stat(top).st_dev
+    probe = f"probe-{os.urandom(8).hex()}"
+    os.symlink("/", f"{top}/{probe}")
+    try:
+        for path in ("/", "/..", f"/{probe}", f"/{probe}/..", f"/../{probe}"):
+            status = root.stat(path)
+            assert status is not None
+            assert (status.st_ino, status.st_dev) == inside, f"the door is broken: {path} leads out"
+    finally:
+        os.unlink(f"{top}/{probe}")
 
 
 def warnings(guest: Guest) -> list[str]:
