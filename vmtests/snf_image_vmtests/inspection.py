@@ -131,7 +131,11 @@ class InspectedDisk:
 
     def tags(self, number: int) -> dict[str, str]:
         """What ``blkid`` reads from a partition: TYPE, UUID, LABEL, …"""
-        text = self.vm.succeed(f"blkid -p -o export {self.partition(number).device}")
+        return self.tags_of(self.partition(number).device)
+
+    def tags_of(self, device: str) -> dict[str, str]:
+        """What ``blkid`` reads from a device."""
+        text = self.vm.succeed(f"blkid -p -o export {device}")
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
     @contextlib.contextmanager

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from snf_image_vmtests.evidence import Evidence
     from snf_image_vmtests.inspection import InspectionVm
 
+pytest.register_assert_rewrite("snf_image_vmtests.proofs", "snf_image_vmtests.boot")
+
 EVIDENCE_KEY: pytest.StashKey[Evidence] = pytest.StashKey()
 FAILED_KEY: pytest.StashKey[bool] = pytest.StashKey()
 EVIDENCE_PROPERTY: Final = "evidence directory"
@@ -117,6 +119,19 @@ class KeptEvidence:
         if terminal is not None:
             for directory in self.directories:
                 terminal.write_line(f"evidence: {directory}")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for ``cell`` is run once for each cell of the matrix, in the file's order."""
+    if "cell" in metafunc.fixturenames:
+        from snf_image_vmtests import matrix  # noqa: PLC0415
+
+        path = metafunc.config.getoption("--image-matrix") or matrix.default_path()
+        try:
+            cells = matrix.load_matrix(path)
+        except matrix.MatrixError as error:
+            raise pytest.UsageError(str(error)) from None
+        metafunc.parametrize("cell", cells, ids=[cell.id for cell in cells])
 
 
 @pytest.fixture

@@ -29,12 +29,16 @@ class DirectBoot:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """What a VM consists of; ``memory`` in mebibytes."""
+    """What a VM consists of; ``memory`` in mebibytes.
+
+    ``macs``: network interfaces with these addresses, on networks that lead nowhere.
+    """
 
     memory: int = 512
     cpus: int = 1
     disks: tuple[DiskImage, ...] = ()
     boot: DirectBoot | None = None
+    macs: tuple[str, ...] = ()
     screen: bool = True
 
 
@@ -68,6 +72,7 @@ def command_line(hardware: Hardware, channels: Channels) -> list[str]:
         *(["-device", "VGA"] if hardware.screen else []),
         *_channel_arguments(channels),
         *_boot_arguments(hardware.boot),
+        *(word for index, mac in enumerate(hardware.macs) for word in _network_arguments(index, mac)),
         *(word for index, disk in enumerate(hardware.disks) for word in _disk_arguments(index, disk)),
     ]  # fmt: skip
 
@@ -87,6 +92,13 @@ def _boot_arguments(boot: DirectBoot | None) -> list[str]:
     if boot is None:
         return []
     return ["-kernel", boot.kernel, "-initrd", boot.initrd, "-append", boot.words]
+
+
+def _network_arguments(index: int, mac: str) -> list[str]:
+    return [
+        "-netdev", f"user,id=net{index},restrict=on",
+        "-device", f"virtio-net-pci,netdev=net{index},mac={mac},romfile=",
+    ]  # fmt: skip
 
 
 def _disk_arguments(index: int, disk: DiskImage) -> list[str]:

@@ -135,6 +135,11 @@ class Vm:
         with self.evidence.step(f"{self.name}: {command}"):
             return self._run(command, seconds)
 
+    def send(self, line: str) -> None:
+        """Type a line and do not wait for anything."""
+        with self.evidence.step(f"{self.name}: type {line!r}"):
+            self._send(line)
+
     def wait_for_power_off(self, *, seconds: float) -> None:
         """Wait until the guest has switched itself off."""
         with self.evidence.step(f"{self.name}: wait for power-off"):
