@@ -37,7 +37,7 @@ def base_tar(here: str, cache: str, *, refresh: bool) -> str:
         run(
             [
                 "mmdebstrap", "--quiet", "--variant=essential", f"--include={','.join(packages)}",
-                *(f"--customize-hook=rm -f \"$1\"/{name}" for name in _FOREIGN),
+                *(f'--customize-hook=rm -f "$1"/{name}' for name in _FOREIGN),
                 SUITE, partial,
             ],
             timeout=_TIMEOUT,

@@ -43,13 +43,13 @@ def main(source: str) -> int:
 def _parse(source: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="helper-image/build",
-        description="Build the helper's kernel, initrd, root image and self-booting disk from Debian packages.",
+        description="Build the helper's kernel, initrd, root image and disk from Debian packages.",
     )
-    parser.add_argument("--output", default=os.path.join(source, "build/helper"), help="directory to make")
-    parser.add_argument("--cache", default=os.path.join(source, "build/cache/helper"), help="kept between builds")
+    build = os.path.join(source, "build")
+    parser.add_argument("--output", default=os.path.join(build, "helper"), help="directory to make")
+    parser.add_argument("--cache", default=os.path.join(build, "cache/helper"), help="kept between builds")
     parser.add_argument("--engine", choices=("buildah", "docker"), default="buildah")
-    parser.add_argument("--base", help="an image of Debian 12 to start from, instead of one made of packages")
-    parser.add_argument("--tasks", metavar="DIR", help="the operator's own tasks (files NNName) to take along")
+    parser.add_argument("--base", help="an image of Debian 12 to start from, not one made of packages")
     parser.add_argument("--refresh", action="store_true", help="install the packages anew, for their updates")
     parser.add_argument("--force", action="store_true", help="build even if nothing changed")
     asked = parser.parse_args()
@@ -91,8 +91,6 @@ def _make_context(source: str, context: str, asked: argparse.Namespace) -> None:
             os.path.join(context, "code", package),
             ignore=shutil.ignore_patterns("__pycache__", "py.typed"),
         )
-    if asked.tasks:
-        shutil.copytree(asked.tasks, os.path.join(context, "code", "tasks"))
     for directory, names, files in os.walk(context):
         for name in names + files:
             path = os.path.join(directory, name)
@@ -110,7 +108,6 @@ def _inputs_digest(source: str, asked: argparse.Namespace) -> str:
     """A digest over everything a build depends on that this checkout holds."""
     roots = [os.path.join(source, "helper-image")]
     roots += [os.path.join(source, folder, f"snf_image_{folder}") for folder in _CODE]
-    roots += [asked.tasks] if asked.tasks else []
     digest = hashlib.sha256(f"{asked.engine} {asked.base}".encode())
     for root in roots:
         for directory, names, files in sorted(os.walk(root)):

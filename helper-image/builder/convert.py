@@ -39,7 +39,6 @@ def tree_digest(root: str) -> str:
 
 def root_image(root: str, output: str, build: str) -> None:
     """The tree as a read-only erofs image; its UUID is the beginning of the build id."""
-    # Times of directories are not clamped by -T alone in every release: set them all.
     run(
         [
             "mkfs.erofs", "-zlz4hc,9", f"-T{EPOCH}", f"-U{root_uuid(build)}", "--all-root",
@@ -68,7 +67,8 @@ def self_booting_disk(output: str, build: str, workspace: str) -> None:
         file.truncate((1 + fat_mib + root_mib + 1) * MIB)
     table = (
         f"label: dos\nlabel-id: 0x{build[:8]}\n"
-        f"start=1MiB, size={fat_mib}MiB, type=e, bootable\nstart={1 + fat_mib}MiB, size={root_mib}MiB, type=83\n"
+        f"start=1MiB, size={fat_mib}MiB, type=e, bootable\n"
+        f"start={1 + fat_mib}MiB, size={root_mib}MiB, type=83\n"
     )
     run(["sfdisk", "--quiet", disk], timeout=60, stdin=table.encode())
     fat = os.path.join(workspace, "fat.img")
@@ -86,7 +86,8 @@ def _boot_partition(path: str, mib: int, files: dict[str, str], build: str, work
     words = f"{CMDLINE} snf_image_activate_helper snf_image_root={build[:32]}"
     config = os.path.join(workspace, "syslinux.cfg")
     with open(config, "w", encoding="ascii") as file:
-        file.write(f"SERIAL 0 115200\nDEFAULT helper\nLABEL helper\n  KERNEL kernel\n  INITRD initrd\n  APPEND {words}\n")
+        file.write("SERIAL 0 115200\nDEFAULT helper\nLABEL helper\n")
+        file.write(f"  KERNEL kernel\n  INITRD initrd\n  APPEND {words}\n")
     env = {"SOURCE_DATE_EPOCH": str(EPOCH), "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
     with open(path, "wb") as file:
         file.truncate(mib * MIB)

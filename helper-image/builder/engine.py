@@ -29,6 +29,8 @@ class Buildah:
 
     def __init__(self, storage: str) -> None:
         """``storage``: directory for layers, which makes the next build fast."""
+        self._temporary = os.path.join(storage, "tmp")
+        os.makedirs(self._temporary, exist_ok=True)
         self._program = [
             "buildah", "--storage-driver", "vfs",
             "--root", os.path.join(storage, "layers"), "--runroot", os.path.join(storage, "run"),
@@ -50,8 +52,9 @@ class Buildah:
             self._run("rm", container)
 
     def _run(self, *words: str) -> str:
-        # HOME: Buildah looks for its configuration there.
-        return run([*self._program, *words], timeout=_TIMEOUT, env={"HOME": "/root", "TMPDIR": "/var/tmp"}).text.strip()
+        # HOME: Buildah looks for its configuration there. TMPDIR: /tmp may be a small memory file system.
+        env = {"HOME": "/root", "TMPDIR": self._temporary}
+        return run([*self._program, *words], timeout=_TIMEOUT, env=env).text.strip()
 
 
 class Docker:
@@ -69,11 +72,10 @@ class Docker:
         root = os.path.join(workspace, "rootfs")
         try:
             with open(os.path.join(workspace, "rootfs.tar"), "w+b") as archive:
-                for chunk in container.export():
-                    archive.write(chunk)
+                archive.writelines(container.export())
                 archive.seek(0)
                 with tarfile.open(fileobj=archive) as tar:
-                    tar.extractall(root, filter="fully_trusted")
+                    tar.extractall(root, filter="fully_trusted")  # noqa: S202 - what we have just built
             for name in (".dockerenv", "run/.containerenv"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(os.path.join(root, name))

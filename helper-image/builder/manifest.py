@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 import json
 import os
@@ -44,7 +44,7 @@ def read_packages(path: str) -> list[dict[str, str]]:
 
 def bill_of_materials(packages: list[dict[str, str]], build: str) -> dict[str, Any]:
     """A CycloneDX 1.5 document (https://cyclonedx.org/docs/1.5/json/)."""
-    moment = datetime.datetime.fromtimestamp(EPOCH, tz=datetime.UTC).isoformat()
+    moment = dt.datetime.fromtimestamp(EPOCH, tz=dt.UTC).isoformat()
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",

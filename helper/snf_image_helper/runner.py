@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from typing import Self
 
 from snf_image_contract.events import Detected, JobAccepted, TaskEnded, TaskStarted
 from snf_image_contract.job import Job
@@ -75,7 +76,7 @@ class Tree:
             resize_partition=self._machine.resize_partition,
         )
 
-    def __enter__(self) -> Tree:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, failure_type: object, failure: BaseException | None, _: object) -> None:

@@ -41,7 +41,6 @@ def _build(arguments: argparse.Namespace) -> int:
         source=os.path.abspath(arguments.source) if arguments.source else None,
         engine=arguments.engine,
         base=arguments.base,
-        tasks=os.path.abspath(arguments.tasks) if arguments.tasks else None,
         refresh=arguments.refresh,
     )
     return _info(output, as_json=arguments.json)

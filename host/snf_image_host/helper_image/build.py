@@ -21,11 +21,11 @@ def source_directory() -> str | None:
 
 def build(
     *, output: str, source: str | None = None, engine: Engine = "buildah", base: str | None = None,
-    tasks: str | None = None, refresh: bool = False,
+    refresh: bool = False,
 ) -> None:  # fmt: skip
     """Build into the directory ``output``; progress goes to standard error.
 
-    ``tasks``: directory of the operator's own tasks. ``refresh``: install the packages anew.
+    ``refresh``: install the packages anew, for their updates.
     """
     source = source or source_directory()
     if source is None or not os.path.exists(os.path.join(source, "helper-image/build")):
@@ -44,7 +44,6 @@ def build(
         engine,
     ]
     argv += ["--base", base] if base else []
-    argv += ["--tasks", tasks] if tasks else []
     argv += ["--refresh"] if refresh else []
     with start(argv, stdout=sys.stderr.fileno(), stderr=sys.stderr.fileno()) as running:
         status = running.wait(None)
