@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 from snf_image_contract.job import CONTRACT_VERSION
 from snf_image_host.errors import NodeError
-from snf_image_host.helper_image.image import demand_trusted, read_manifest
+from snf_image_host.helper_image.image import MANIFEST, demand_trusted, read_manifest
 
 
 def verify(directory: str) -> list[str]:
@@ -14,6 +15,7 @@ def verify(directory: str) -> list[str]:
     try:
         image = read_manifest(directory)
         demand_trusted(directory)
+        demand_trusted(os.path.join(directory, MANIFEST))
     except NodeError as error:
         return list(error.messages)
     problems = []
