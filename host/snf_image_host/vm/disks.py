@@ -51,7 +51,12 @@ def reopen(fd: int, *, read_only: bool) -> Reopened:
     try:
         return Reopened(fd=os.open(path, flags | os.O_DIRECT), direct=True)
     except OSError:
+        pass  # no direct access there
+    try:
         return Reopened(fd=os.open(path, flags), direct=False)
+    except OSError as error:
+        name = os.path.basename(os.readlink(path))
+        raise NodeError(f"disk {name} cannot be opened for the helper VM: {error.strerror}") from None
 
 
 def cold_disk(disk: HelperDisk) -> ColdDisk:

@@ -129,6 +129,8 @@ def start_tiny(
     vms: list[HelperVm] = []
 
     def begin(helper: TinyHelper, *, account: Account | None = None, **changed: Any) -> HelperVm:
+        for old in ("kernel", "initrd", "root"):
+            (tmp_path / old).unlink(missing_ok=True)
         built = image("")
         Path(built.kernel).write_bytes(helper.kernel())
         Path(built.root).write_bytes(bytes(65536))
