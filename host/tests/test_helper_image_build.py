@@ -62,7 +62,8 @@ def test_the_disk_boots_by_itself_into_the_helper(sockets: Path) -> None:
     """BIOS, boot loader, kernel, initrd and root from one disk: the helper says hello on its third port."""
     argv = [
         "qemu-system-x86_64", "-nodefaults", "-machine", "pc", "-accel", "tcg", "-m", "512",
-        "-display", "none", "-no-reboot", "-drive", f"file={HELPER / 'disk.img'},format=raw,if=virtio,snapshot=on",
+        "-display", "none", "-no-reboot",
+        "-drive", f"file={HELPER / 'disk.img'},format=raw,if=virtio,snapshot=on",
         "-serial", f"file:{sockets / 'console'}", "-serial", "null",
         "-chardev", f"socket,id=events,path={sockets / 'events'},server=on,wait=on",
         "-serial", "chardev:events",
