@@ -30,9 +30,8 @@ ALLOWED = KvmAccess(allowed=True, groups=(106,))
 
 @pytest.fixture
 def auto(settings: HelperSettings, monkeypatch: pytest.MonkeyPatch) -> HelperSettings:
-    """Settings of ``auto`` on a node whose /dev/kvm opens, with a quick trial."""
+    """Settings of ``auto`` on a node whose /dev/kvm opens."""
     monkeypatch.setattr(accelerator, "kvm_access", lambda _: ALLOWED)
-    monkeypatch.setattr(accelerator, "PROBE_SECONDS", 0.4)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     return dataclasses.replace(settings, accelerator="auto")
 
@@ -63,8 +62,10 @@ def test_auto_is_not_fooled_by_a_device_that_opens(
     image: Callable[[str], Image],
     reporter: Reporter,
     recorder: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """T-49, R-HLP-1: falls back to TCG, with one line of information that says why."""
+    monkeypatch.setattr(accelerator, "PROBE_SECONDS", 0.4)
     choice = choose_accelerator(auto, image(play), ME, reporter)
     assert (choice.accelerator, choice.groups) == ("tcg", ())
     text = "the helper VM runs in emulation (TCG), slower than with KVM: "
@@ -76,12 +77,8 @@ def test_a_verdict_is_remembered(
     auto: HelperSettings, image: Callable[[str], Image], reporter: Reporter, recorder: Recorder
 ) -> None:
     """D-25: tried once; ``again`` (doctor --probe) tries in any case. The file is private."""
-    begun = time.monotonic()
-    assert choose_accelerator(auto, image("hangs-at-boot"), ME, reporter).accelerator == "tcg"
-    assert time.monotonic() - begun >= 0.4
-    begun = time.monotonic()
+    assert choose_accelerator(auto, image("no-start"), ME, reporter).accelerator == "tcg"
     assert choose_accelerator(auto, image("probe"), ME, reporter).accelerator == "tcg"
-    assert time.monotonic() - begun < 0.3
     assert recorder.infos[1].endswith("(known from an earlier trial)")
     assert check_kvm(auto, image("probe"), ME, again=True) == Verdict(works=True)
     assert check_kvm(auto, image("hangs-at-boot"), ME) == Verdict(works=True, remembered=True)
@@ -94,7 +91,9 @@ def test_a_timeout_on_a_busy_node_is_not_remembered(
 ) -> None:
     """D-25: the guest may have been slow only because of the load."""
     monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
+    monkeypatch.setattr(accelerator, "PROBE_SECONDS", 0.4)
     assert not check_kvm(auto, image("hangs-at-boot"), ME).works
+    monkeypatch.setattr(accelerator, "PROBE_SECONDS", 10.0)
     assert check_kvm(auto, image("probe"), ME) == Verdict(works=True)
 
 

@@ -54,9 +54,7 @@ def test_a_disk_that_cannot_be_opened_again_is_named(tmp_path: Path, monkeypatch
 
     with open(tmp_path / "lv-1", "rb") as file:
         monkeypatch.setattr(os, "open", refuse)
-        with pytest.raises(
-            NodeError, match="disk lv-1 cannot be opened for the helper VM: Permission denied"
-        ):
+        with pytest.raises(NodeError, match=r"disk lv-1 cannot be opened .* Permission denied"):
             reopen(file.fileno(), read_only=True)
 
 
@@ -97,7 +95,7 @@ def test_block_devices_are_opened_as_such(disks: tuple[Disk, ...]) -> None:
     node = next(asked for command, asked in qmp.asked if command == "blockdev-add")
     assert node["file"]["driver"] == "host_device"
     assert node["driver"] == "raw"
-    cold = cold_disk(Block())  # type: ignore[arg-type] # stand-ins
+    cold = cold_disk(Block())
     assert (cold.is_block, cold.serial) == (True, "snf-disk-3")
     os.close(cold.fd)
 

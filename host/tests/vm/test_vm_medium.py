@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snf_image_contract.job import AssignHostname, ChangePassword, Job, JobDisk, Variable, load_job
@@ -98,6 +98,7 @@ def test_two_media_of_one_job_need_no_common_name(job: Job) -> None:
         assert os.fstat(one).st_ino != os.fstat(other).st_ino
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=100))
 def test_no_value_breaks_the_quoting(value: str) -> None:
     """R-HLP-6, T-4: a shell that reads the rules gets the value, and runs nothing."""
