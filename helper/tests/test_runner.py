@@ -75,7 +75,8 @@ def test_a_task_says_that_it_starts_and_ends() -> None:
 
 def test_an_excluded_task_warns_and_ends_without_running() -> None:
     """R-TASK-2, R-TASK-3."""
-    told, ran = Told(), []
+    told = Told()
+    ran: list[Machine] = []
     skipped = SkippedTask(
         task=TaskName.FIX_PARTITION_TABLE, reason="excluded by EXCLUDE_TASK_FixPartitionTable"
     )
