@@ -135,6 +135,8 @@ class Machine:
         }
         self.console(b"PLUGGED " + json.dumps(shown).encode() + b"\n")
         if device["serial"] == "snf-params":
+            [clock] = re.findall(rb'"clock": ([0-9.]+)', os.pread(fd, 1 << 20, 0))
+            self.console(b"CLOCK " + clock + b"\n")
             with open("/proc/self/limits") as limits:
                 self.console(b"".join(line.encode() for line in limits if "file size" in line))
             self.job_given.set()

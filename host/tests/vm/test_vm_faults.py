@@ -51,7 +51,7 @@ def test_a_good_helper_succeeds(
 def test_disks_are_added_in_order_and_the_medium_last(
     start_vm: StartVm, job: Job, disks: tuple[Disk, ...], recorder: Recorder
 ) -> None:
-    """R-HLP-4, D-19: serials, rising slots, exact access modes; the job comes when all disks are there."""
+    """R-HLP-4, R-HLP-16, D-19: serials, rising slots, exact modes; the job comes last, with the clock of now."""
     start_vm("good").run_job(job, disks)
     plugged = [json.loads(line.split("PLUGGED ")[1]) for line in recorder.console if "PLUGGED" in line]
     assert [disk["serial"] for disk in plugged] == ["snf-disk-0", "snf-disk-1", "snf-params"]
@@ -62,6 +62,9 @@ def test_disks_are_added_in_order_and_the_medium_last(
     assert {disk["driver"] for disk in plugged} == {"file"}
     assert all(disk["direct"] == disk["o_direct"] for disk in plugged)
     assert not plugged[2]["direct"]
+    # The job was made with a clock of 0 (R-HLP-16).
+    [clock] = [float(line.split("CLOCK ")[1]) for line in recorder.console if "CLOCK" in line]
+    assert abs(clock - time.time()) < 60
     # Nothing of qemu's can grow beyond the largest disk.
     limit = next(line for line in recorder.console if "Max file size" in line)
     assert re.search(r"Max file size +1048576 +1048576", limit)

@@ -126,6 +126,7 @@ def test_the_console_is_capped(reporter: Reporter, recorder: Recorder) -> None:
         (b"SUCCESS\nERROR: but\n", False, ("but",)),
         (b"ERROR: one\nERROR: two\x1b\n", False, ("one", r"two\x1b")),
         (b"x" * 4096 + b"\nSUCCESS\n", False, ()),
+        (b"SUCCESS\n" + b"x" * 4096 + b"\nERROR: too late to be read\n", True, ()),
         (b"", False, ()),
     ],
 )
