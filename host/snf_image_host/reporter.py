@@ -103,6 +103,8 @@ class Reporter:
     def emit(self, event: Event) -> None:
         with self._lock:
             for sink in tuple(self._sinks):
+                if sink not in self._sinks:
+                    continue  # it failed while it was told of another's failure
                 try:
                     sink.handle(event)
                 except Exception as error:  # noqa: BLE001 - whatever a sink does, the deployment goes on
