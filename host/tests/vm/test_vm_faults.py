@@ -51,7 +51,7 @@ def test_a_good_helper_succeeds(
 def test_disks_are_added_in_order_and_the_medium_last(
     start_vm: StartVm, job: Job, disks: tuple[Disk, ...], recorder: Recorder
 ) -> None:
-    """R-HLP-4, R-HLP-16, D-19: serials, rising slots, exact modes; the job comes last, with the clock of now."""
+    """R-HLP-4, R-HLP-16, D-19: serials, rising slots, exact modes; the job last, its clock of now."""
     start_vm("good").run_job(job, disks)
     plugged = [json.loads(line.split("PLUGGED ")[1]) for line in recorder.console if "PLUGGED" in line]
     assert [disk["serial"] for disk in plugged] == ["snf-disk-0", "snf-disk-1", "snf-params"]
