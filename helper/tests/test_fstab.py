@@ -47,8 +47,8 @@ def test_an_entry_without_options() -> None:
 
 def test_parents_are_mounted_before_children() -> None:
     """R-TASK-MNT-7: by depth of the mount point, then by text."""
-    lines = [f"{UUID} {target} ext4" for target in ("/var/log/x", "/srv", "/var/log", "/home", "/var/lib")]
-    assert chosen("\n".join(lines)) == ["/home", "/srv", "/var/lib", "/var/log", "/var/log/x"]
+    lines = [f"{UUID} {target} ext4" for target in ("/var/log/x", "/srv", "/var/log", "/home", "/a/b")]
+    assert chosen("\n".join(lines)) == ["/home", "/srv", "/a/b", "/var/log", "/var/log/x"]
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_damaged_backup_is_rebuilt_from_the_primary(lba: int) -> None:
 
 def test_copies_that_disagree() -> None:
     """R-TASK-FIX-3: the primary counts, the backup is renewed, the user is told."""
-    disk = gpt_disk(IMAGE, PARTS)
+    disk = gpt_disk(IMAGE, PARTS | {1: Part(start=262_144, end=IMAGE - 40, type=LINUX_GUID)})
     other = gpt_disk(IMAGE, {1: Part(start=4096, end=5000, type=ESP_GUID)})
     disk.write(IMAGE - 33, other.read(IMAGE - 33, 33))
     _, warnings = fix(disk)
