@@ -300,10 +300,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("snf-image ")
 
 
-def test_no_core_file_is_written() -> None:
+def test_no_core_file_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """R-SEC-1"""
+    limits: list[tuple[int, tuple[int, int]]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda *limit: limits.append(limit))
     assert main(["--version"]) == 0
-    assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+    assert limits == [(resource.RLIMIT_CORE, (0, 0))]
 
 
 def test_help_loads_nothing_it_does_not_need() -> None:
