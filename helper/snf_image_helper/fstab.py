@@ -56,11 +56,11 @@ class Entry:
 
 
 def parse(data: bytes) -> tuple[Entry, ...]:
-    """The entries of a file; comments, blank lines, and lines without a type are no entries."""
+    """The entries of a file; comments, blank lines, lines without a type or with a NUL are no entries."""
     found = []
     for number, line in enumerate(data.split(b"\n"), start=1):
         fields = [os.fsdecode(unescape(field)) for field in line.split()]
-        if len(fields) < 3 or fields[0].startswith("#"):
+        if len(fields) < 3 or fields[0].startswith("#") or b"\0" in line:
             continue
         options = fields[3] if len(fields) > 3 else "defaults"
         found.append(

@@ -69,8 +69,8 @@ def parse_mountinfo(data: bytes) -> tuple[MountPoint, ...]:
 
 
 def unescape(field: bytes) -> bytes:
-    r"""Decode ``\040`` style escapes, as in fstab and mountinfo."""
-    return re.sub(rb"\\([0-3][0-7]{2})", lambda match: bytes((int(match[1], 8),)), field)
+    r"""Decode ``\040`` style escapes, as in fstab and mountinfo; never to a NUL, which no path can have."""
+    return re.sub(rb"\\(?!000)([0-3][0-7]{2})", lambda match: bytes((int(match[1], 8),)), field)
 
 
 def mounted_below(target: str) -> tuple[MountPoint, ...]:

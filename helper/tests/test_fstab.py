@@ -40,6 +40,12 @@ def test_fields_are_split_on_blanks_and_unescaped() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("target", ["/a\0b", r"/a\000b"])
+def test_no_mount_point_has_a_nul(target: str) -> None:
+    """R-TASK-MNT-7: neither as it stands nor by an escape; no system call takes one."""
+    assert not any("\0" in entry.target for entry in parse(f"{UUID} {target} ext4".encode()))
+
+
 def test_an_entry_without_options() -> None:
     """R-TASK-MNT-7: three fields are enough."""
     assert parse(f"{UUID} /srv ext4".encode())[0].options == ("defaults",)
