@@ -1,23 +1,25 @@
 """How fast images are copied, against ``dd`` and ``sha256sum`` on the same files in the same minute.
 
-    .venv/bin/python bench/copy_bench.py IMAGE DISK [--digest]
+    .venv/bin/python bench/copy_bench.py [--directory build/bench] [--rounds 5] [--size-mib 1024] [--cold]
 
-is one copy in a process of its own, as the command is one; it prints its seconds and its peak of memory.
+Each round measures every command once, one after the other, so that a busy moment of the machine meets all
+of them; the median of the rounds counts. Every disk is a new, sparse file. :func:`measure` is the same for
+other programs.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import resource
 import shlex
+import statistics
 import sys
 import time
-from collections.abc import Callable
-from typing import Final
-
-from measurement import Goal, Measurement, in_turns, ratio
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 from snf_image_contract.names import ImageFormat
 from snf_image_host import deploy  # noqa: F401 - the peak of memory is that of the whole command
@@ -28,20 +30,50 @@ from snf_image_host.source import open_image
 from snf_image_process import run
 
 MIB: Final = 1024 * 1024
-SIZE: Final = 1024 * MIB
 _PERIOD: Final = 64 * MIB
 _DATA: Final = 16 * MIB
 """Of the image with holes: so much data at the start of each period, 75 % holes."""
 _TIMEOUT: Final = 600.0
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """A measured ratio and what it may be at most."""
+
+    name: str
+    ratio: float
+    limit: float
+
+    @property
+    def is_met(self) -> bool:
+        return self.ratio <= self.limit
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Medians in seconds by name, all rounds, goals, and the commands that were run."""
+
+    medians: dict[str, float]
+    rounds: dict[str, list[float]]
+    goals: tuple[Goal, ...]
+    commands: dict[str, str]
+    peak_mib: float
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {
+            "goals": [dataclasses.asdict(goal) | {"met": goal.is_met} for goal in self.goals]
+        }
+
+
 class _Bench:
     """The files of a measurement, and one run of each command."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, size: int, *, cold: bool) -> None:
         self.dense = os.path.join(directory, "dense.raw")
         self.holes = os.path.join(directory, "holes.raw")
         self._disk = os.path.join(directory, "disk.raw")
+        self._size = size
+        self._cold = cold
         self.commands: dict[str, str] = {}
         self.peak_mib = 0.0
 
@@ -49,11 +81,16 @@ class _Bench:
         """Random bytes: nothing on the way can make them smaller."""
         for path, step in ((self.dense, _DATA), (self.holes, _PERIOD)):
             with open(path, "wb") as file:
-                for offset in range(0, SIZE, step):
+                for offset in range(0, self._size, step):
                     file.seek(offset)
-                    file.write(os.urandom(_DATA))
-                file.truncate(SIZE)
+                    file.write(os.urandom(min(_DATA, self._size - offset)))
+                file.truncate(self._size)
                 os.fsync(file.fileno())
+
+    def remove(self) -> None:
+        for path in (self.dense, self.holes, self._disk):
+            if os.path.exists(path):
+                os.unlink(path)
 
     def dd(self, image: str) -> Callable[[], float]:
         words = ["dd", f"if={image}", f"of={self._disk}", "bs=4M", "oflag=direct", "conv=notrunc"]
@@ -63,8 +100,8 @@ class _Bench:
         return lambda: self._timed(f"sha256sum {os.path.basename(image)}", ["sha256sum", image], image)
 
     def copy(self, image: str, *, digest: bool) -> Callable[[], float]:
-        """What counts is the copy, not Python's start."""
-        words = [sys.executable, os.path.abspath(__file__), image, self._disk]
+        """A process of its own, as the command is one; what counts is the copy, not Python's start."""
+        words = [sys.executable, os.path.abspath(__file__), "--copy", image, self._disk]
         words += ["--digest"] if digest else []
         name = f"copy {os.path.basename(image)}{' with digest' if digest else ''}"
 
@@ -83,49 +120,65 @@ class _Bench:
         return run(words, timeout=_TIMEOUT).seconds
 
     def _prepare(self, image: str) -> None:
-        """A new, sparse disk; nothing left to be written by the kernel; the image in its cache."""
+        """A new disk, nothing left to be written by the kernel, the image in its cache or not at all."""
         if os.path.exists(self._disk):
             os.unlink(self._disk)
         with open(self._disk, "wb") as file:
-            file.truncate(SIZE)
+            file.truncate(self._size)
         os.sync()
         with open(image, "rb", buffering=0) as file:
-            while file.read(4 * MIB):
-                pass
+            if self._cold:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            else:
+                while file.read(4 * MIB):
+                    pass
 
 
-def measure_copy(directory: str, rounds: int) -> Measurement:
-    """Make two images of 1 GiB in ``directory`` and time everything ``rounds`` times."""
-    bench = _Bench(directory)
-    bench.make_images()
-    times = in_turns(
-        {
-            "dd, dense": bench.dd(bench.dense),
-            "copy, dense, no digest": bench.copy(bench.dense, digest=False),
-            "copy, 75 % holes, no digest": bench.copy(bench.holes, digest=False),
-            "sha256sum, dense": bench.sha256sum(bench.dense),
-            "copy, dense, digest": bench.copy(bench.dense, digest=True),
-            "dd, 75 % holes": bench.dd(bench.holes),
-            "copy, 75 % holes, digest": bench.copy(bench.holes, digest=True),
-        },
-        rounds,
-    )
-    dd, digest = "dd, dense", "copy, dense, digest"
-    return Measurement(
-        title="copy of a 1 GiB raw image onto a new file, image in the page cache",
-        rounds=times,
-        commands=bench.commands,
-        goals=(
-            Goal(name="dense / dd", value=ratio(times, "copy, dense, no digest", dd), limit=1.1),
-            Goal(name="75 % holes / dd", value=ratio(times, "copy, 75 % holes, no digest", dd), limit=0.4),
-            Goal(
-                name="digest / slower of dd and sha256sum",
-                value=ratio(times, digest, dd, "sha256sum, dense"),
-                limit=1.15,
-            ),
-            Goal(name="peak memory of the copying process", value=bench.peak_mib, limit=100, unit="MiB"),
+def measure(directory: str, *, rounds: int = 5, size: int = 1024 * MIB, cold: bool = False) -> Result:
+    """Make two images of ``size`` bytes in ``directory``, time everything ``rounds`` times, remove them."""
+    directory = os.path.abspath(directory)
+    os.makedirs(directory, exist_ok=True)
+    bench = _Bench(directory, size, cold=cold)
+    try:
+        bench.make_images()
+        runs = {
+            "dd dense": bench.dd(bench.dense),
+            "copy dense": bench.copy(bench.dense, digest=False),
+            "dd holes": bench.dd(bench.holes),
+            "copy holes": bench.copy(bench.holes, digest=False),
+            "sha256sum dense": bench.sha256sum(bench.dense),
+            "copy dense, digest": bench.copy(bench.dense, digest=True),
+        }
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(rounds):
+            for name, once in runs.items():
+                times[name].append(round(once(), 4))
+    finally:
+        bench.remove()
+    median = {name: round(statistics.median(values), 4) for name, values in times.items()}
+    slower = max(median["dd dense"], median["sha256sum dense"])
+    goals = (
+        Goal(name="dense / dd", ratio=median["copy dense"] / median["dd dense"], limit=1.1),
+        Goal(name="75 % holes / dd", ratio=median["copy holes"] / median["dd holes"], limit=0.4),
+        Goal(
+            name="digest / slower of dd, sha256sum", ratio=median["copy dense, digest"] / slower, limit=1.15
         ),
+        Goal(name="peak memory / 100 MiB", ratio=bench.peak_mib / 100, limit=1.0),
     )
+    return Result(medians=median, rounds=times, goals=goals, commands=bench.commands, peak_mib=bench.peak_mib)
+
+
+def table(result: Result) -> Iterator[str]:
+    """The result for people, line by line."""
+    yield from (f"$ {command}" for command in result.commands.values())
+    yield ""
+    for name, seconds in result.medians.items():
+        spread = f"{min(result.rounds[name]):.2f} to {max(result.rounds[name]):.2f}"
+        yield f"{name:<34} {seconds:6.3f} s   ({spread})"
+    yield ""
+    for goal in result.goals:
+        verdict = "met" if goal.is_met else "MISSED"
+        yield f"{goal.name:<34} {goal.ratio:6.3f}     at most {goal.limit:g}: {verdict}"
 
 
 def _copy(image: str, disk: str, *, digest: bool) -> dict[str, float]:
@@ -139,13 +192,27 @@ def _copy(image: str, disk: str, *, digest: bool) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="One timed copy.")
-    parser.add_argument("image")
-    parser.add_argument("disk")
-    parser.add_argument("--digest", action="store_true")
+    parser = argparse.ArgumentParser(description="Measures the copy against dd and sha256sum.")
+    parser.add_argument("--directory", default="build/bench", help="where the images are made")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size-mib", type=int, default=1024)
+    parser.add_argument("--cold", action="store_true", help="take the image from the disk, not from memory")
+    parser.add_argument("--json", metavar="FILE", help="write the result there too")
+    parser.add_argument("--copy", nargs=2, metavar=("IMAGE", "DISK"), help=argparse.SUPPRESS)
+    parser.add_argument("--digest", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    print(json.dumps(_copy(arguments.image, arguments.disk, digest=arguments.digest)))
-    return 0
+    if arguments.copy:
+        print(json.dumps(_copy(*arguments.copy, digest=arguments.digest)))
+        return 0
+    result = measure(
+        arguments.directory, rounds=arguments.rounds, size=arguments.size_mib * MIB, cold=arguments.cold
+    )
+    print("\n".join(table(result)))
+    if arguments.json:
+        with open(arguments.json, "w", encoding="ascii") as file:
+            json.dump(result.as_json(), file, indent=2)
+            file.write("\n")
+    return 0 if all(goal.is_met for goal in result.goals) else 1
 
 
 if __name__ == "__main__":
