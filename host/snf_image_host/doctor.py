@@ -152,11 +152,15 @@ def check_accelerator(node: Node) -> Iterator[Finding]:
     if asked == "tcg":
         yield _fine("accelerator", "tcg, as HELPER_ACCEL says; KVM is not tried")
         return
-    with account_for(node.settings, Reporter()) as account:
-        access = kvm_access(account)
-        verdict = None
-        if access.allowed and node.helper is not None and _which(node, node.settings.qemu):
-            verdict = check_kvm(node.settings, node.helper, account, access=access, again=node.probe)
+    verdict = None
+    try:
+        with account_for(node.settings, Reporter()) as account:
+            access = kvm_access(account)
+            if access.allowed and node.helper is not None and _which(node, node.settings.qemu):
+                verdict = check_kvm(node.settings, node.helper, account, access=access, again=node.probe)
+    except NodeError as error:
+        yield _problem("accelerator", error.messages[0], error.hint or "see the checks of accounts and space")
+        return
     works, reason = access.allowed, access.reason
     remembered = False
     if verdict is not None:

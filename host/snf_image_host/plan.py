@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from typing import Final
 
@@ -74,6 +75,7 @@ def _check_disks(asked: Request, parameters: Parameters, problems: Problems) -> 
     if not asked.disks:
         problems.error("there is no disk")
         return
+    _check_distinct(asked, problems)
     if asked.disks[0].read_only and asked.action != "inspect":
         problems.error(f"disk 0 ({asked.disks[0].path}) is read-only")
     swap = parameters.properties.swap
@@ -86,6 +88,27 @@ def _check_disks(asked: Request, parameters: Parameters, problems: Problems) -> 
         problems.error(f"property SWAP: there is no disk {letter}, the number of disks is {len(asked.disks)}")
     elif asked.disks[swap.index].read_only:
         problems.error(f"property SWAP: disk {letter} is read-only")
+
+
+def _check_distinct(asked: Request, problems: Problems) -> None:
+    """No disk is another one or the image: each would be overwritten while it is read."""
+    seen: dict[tuple[int, int] | str, str] = {}
+    if asked.action == "deploy" and asked.image.path is not None:
+        seen[_identity(asked.image.path)] = "the image"
+    for disk in asked.disks:
+        identity = _identity(disk.path)
+        if identity in seen:
+            problems.error(f"disk {disk.index} ({disk.path}) is the same as {seen[identity]}")
+        seen[identity] = f"disk {disk.index}"
+
+
+def _identity(path: str) -> tuple[int, int] | str:
+    """Equal for two names of one file or device."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return (-1, state.st_rdev) if stat.S_ISBLK(state.st_mode) else (state.st_dev, state.st_ino)
 
 
 def _instance(asked: Request) -> str:

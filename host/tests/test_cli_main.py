@@ -87,6 +87,15 @@ def test_success(fake: Fake, password: str, capsys: pytest.CaptureFixture[str]) 
     assert fake.deployments[0].job.assign_hostname.name == "web1"
 
 
+def test_a_result_cannot_steer_a_terminal(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """R-HLP-8: a summary names the system as the image does."""
+    monkeypatch.setattr(Receipt, "summary", lambda receipt: "done\nsystem: \x1b[2J\rx")
+    assert deploy() == 0
+    assert capsys.readouterr().out == "done\nsystem: \\x1b[2J\\rx\n"
+
+
 def test_success_as_json(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     assert deploy("--hostname", "web1", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {

@@ -20,6 +20,7 @@ from snf_image_host import doctor
 from snf_image_host.cli.main import main
 from snf_image_host.configuration import ConfigFile, NodeConfig
 from snf_image_host.doctor import Finding, Node, Places, examine
+from snf_image_host.errors import NodeError
 from snf_image_host.helper_image import load
 from snf_image_host.planning.helper_settings import helper_settings
 from snf_image_host.planning.request import Overrides
@@ -204,6 +205,15 @@ def test_kvm_under_which_no_guest_runs(node: Node, monkeypatch: pytest.MonkeyPat
     assert trials == [False]
     only(doctor.check_accelerator, dataclasses.replace(node, probe=True))
     assert trials == [False, True]
+
+
+def test_no_account_for_the_helper(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> None:
+        raise NodeError("no user id is left")
+
+    monkeypatch.setattr(doctor, "account_for", none_left)
+    finding = only(doctor.check_accelerator, node)
+    assert (finding.status, finding.message) == ("problem", "no user id is left")
 
 
 def test_kvm_is_not_tried_without_a_helper(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

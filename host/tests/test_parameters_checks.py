@@ -248,6 +248,8 @@ def test_comments_and_line_ends() -> None:
 def test_keys_of_which_none_is_valid() -> None:
     """D-26"""
     assert wrong(auth_keys="nonsense\n") == ["auth_keys: no line is an SSH public key"]
+    private = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaA==\n-----END OPENSSH PRIVATE KEY-----\n"
+    assert ".pub" in wrong(auth_keys=private)[0]
     assert wrong(auth_keys="# only a comment\n") == ["auth_keys: there is no key in it"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,6 +197,21 @@ def test_disks() -> None:
     assert refused(disks=()) == ("there is no disk",)
     assert "read-only" in refused(disks=disks(read_only=True))[0]
     assert [disk.read_only for disk in job(disks=disks(2, read_only=True)).disks] == [False, True]
+
+
+def test_a_disk_that_is_something_else_too(tmp_path: Path) -> None:
+    """It would be overwritten while it is read; links do not hide it."""
+    image = tmp_path / "image.raw"
+    image.write_bytes(b"")
+    (tmp_path / "hard.raw").hardlink_to(image)
+    (tmp_path / "soft.raw").symlink_to(image)
+    asked = AskedImage(path=str(image), shown="image.raw")
+    for name in ("image.raw", "hard.raw", "soft.raw"):
+        target = TargetDisk(index=0, path=str(tmp_path / name))
+        assert refused(image=asked, disks=(target,)) == (f"disk 0 ({target.path}) is the same as the image",)
+        assert decide(image=asked, disks=(target,), action="inspect").disks == (target,)
+    twice = (TargetDisk(index=0, path="/new/a"), TargetDisk(index=1, path="/new/../new/a"))
+    assert refused(disks=twice) == ("disk 1 (/new/../new/a) is the same as disk 0",)
 
 
 def test_exclusion_of_one_task() -> None:

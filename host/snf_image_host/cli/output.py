@@ -18,13 +18,13 @@ def prepare_streams() -> None:
 
 
 def print_result(text: str) -> None:
-    """A line or more on standard output."""
-    _write(sys.stdout, text + "\n")
+    """A line or more on standard output; parts of it may come from an image."""
+    _write(sys.stdout, "\n".join(map(_inert, text.split("\n"))) + "\n")
 
 
 def print_error(text: str) -> None:
     """A line on standard error; characters that could steer a terminal are escaped."""
-    _write(sys.stderr, "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text) + "\n")
+    _write(sys.stderr, _inert(text) + "\n")
 
 
 def print_json(document: Any) -> None:
@@ -35,6 +35,10 @@ def print_json(document: Any) -> None:
 def flush() -> None:
     """Write out what argparse and others have printed."""
     _write(sys.stdout, "")
+
+
+def _inert(line: str) -> str:
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -40,7 +40,9 @@ def parse_keys(text: str, problems: Problems) -> tuple[str, ...]:
         else:
             dropped = True
             problems.warn(f"auth_keys: line {number} is not an SSH public key and is dropped")
-    if not keys:
+    if not keys and "PRIVATE KEY-----" in text:
+        problems.error("auth_keys: this is a private key; the public one is in the file with .pub at its end")
+    elif not keys:
         why = "no line is an SSH public key" if dropped else "there is no key in it"
         problems.error(f"auth_keys: {why}")
     return tuple(keys)
