@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from snf_image_host.extents import GRANULE, extents
 
 from snf_image_contract.names import ImageFormat
 from snf_image_host.copying import CopyResult, copy_image, disarm
-from snf_image_host.copying.pieces import GRANULE, extents
 from snf_image_host.copying.target import MIB
 from snf_image_host.deployment import ImageSource, TargetDisk, WipeTail
 from snf_image_host.disks import open_disks
@@ -240,11 +240,11 @@ def test_a_truncated_image_is_noticed_while_it_is_read(
         return extents_of(size)
 
     def extents_of(size: int) -> object:
-        from snf_image_host.copying.pieces import Extent  # noqa: PLC0415 - used once
+        from snf_image_host.extents import Extent  # noqa: PLC0415 - used once
 
         return iter([Extent(0, size, is_hole=False)])
 
-    monkeypatch.setattr("snf_image_host.copying.copy.extents", short)
+    monkeypatch.setattr("snf_image_host.source.extents", short)
     with pytest.raises(ImageError, match=f"ended early, at byte {MIB}"):
         copy(image, disk, create_size=9 * MIB)
     assert not disk.exists()  # this run made the file
@@ -276,7 +276,7 @@ def test_a_copy_that_stands_still_is_given_up(
     monkeypatch.setattr(
         "snf_image_host.copying.target.Target.write_direct", lambda *_: hanging.wait(10) and None
     )
-    monkeypatch.setattr("snf_image_host.copying.copy._CLOSING", 0.1)
+    monkeypatch.setattr("snf_image_host.copying.workers.CLOSING", 0.1)
     begun = time.monotonic()
     with pytest.raises(NodeError, match=r"nothing was copied for 0\.3 seconds"):
         copy(image, tmp_path / "disk", create_size=4 * MIB, idle_timeout=0.3)
@@ -314,6 +314,6 @@ def test_extents_of_a_sparse_file(tmp_path: Path) -> None:
     assert [(extent.offset, extent.is_hole) for extent in found] == [
         (0, True),
         (MIB, False),
-        (MIB + 4096, True),
+        (MIB + GRANULE, True),
     ]
     assert sum(extent.length for extent in found) == 3 * MIB
