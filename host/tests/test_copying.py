@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from snf_image_host.extents import GRANULE, extents
 
 from snf_image_contract.names import ImageFormat
 from snf_image_host.copying import CopyResult, copy_image, disarm
@@ -25,6 +24,7 @@ from snf_image_host.copying.target import MIB
 from snf_image_host.deployment import ImageSource, TargetDisk, WipeTail
 from snf_image_host.disks import open_disks
 from snf_image_host.errors import ImageError, NodeError, UserError
+from snf_image_host.extents import GRANULE, extents
 from snf_image_host.reporter import CopyProgress
 from snf_image_host.source import open_image
 from snf_image_process import PIPE, start
