@@ -124,12 +124,7 @@ def _job(
 ) -> jobs.Job:
     properties = parameters.properties
     instance = _instance(asked)
-    not_asked: dict[TaskName, str] = {}
-    if asked.hostname is None:
-        not_asked[TaskName.ASSIGN_HOSTNAME] = "not asked: no hostname was given, the image keeps its own"
-    if asked.nics is None:
-        not_asked[TaskName.CONFIGURE_NETWORK] = "not asked: no network interface was given"
-    skipped = skipped_tasks(properties, not_asked=not_asked)
+    skipped = skipped_tasks(properties, not_asked=_not_asked(asked, parameters))
     custom = properties.custom_task is not None and not _skips(skipped, TaskName.RUN_CUSTOM_TASK)
     environment: tuple[jobs.Variable, ...] = ()
     if custom or properties.allow_mounted_task_overwriting:
@@ -149,6 +144,29 @@ def _job(
         environment=environment,
         **task_fields(parameters, config, nics, instance=instance),
     )
+
+
+def _not_asked(asked: Request, parameters: Parameters) -> dict[TaskName, str]:
+    """Tasks that have nothing to do, because what they need was not given (R-TASK-4, D-31)."""
+    properties = parameters.properties
+    reasons = {}
+    if asked.hostname is None:
+        reasons[TaskName.ASSIGN_HOSTNAME] = "no hostname was given, the image keeps its own"
+    if asked.nics is None:
+        reasons[TaskName.CONFIGURE_NETWORK] = "no network interface was given"
+    # What else is missing may be the business of programs in the image, if they are allowed to run.
+    if not properties.allow_mounted_task_overwriting:
+        if not properties.cloud_init:
+            reasons[TaskName.INITIALIZE_DATASOURCE] = "property CLOUD_INIT is not set"
+        if properties.swap is None:
+            reasons[TaskName.ADD_SWAP] = "property SWAP is not set"
+        if not (parameters.password or parameters.password_hash or parameters.auth_keys):
+            reasons[TaskName.CHANGE_PASSWORD] = "no password, hash or key was given"
+        if not parameters.personality:
+            reasons[TaskName.ENFORCE_PERSONALITY] = "no file to inject was given"
+        if properties.custom_task is None:
+            reasons[TaskName.RUN_CUSTOM_TASK] = "no custom task was given"
+    return {task: f"not asked: {reason}" for task, reason in reasons.items()}
 
 
 def _skips(skipped: tuple[jobs.SkippedTask, ...], task: TaskName) -> bool:

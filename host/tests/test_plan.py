@@ -19,6 +19,7 @@ from snf_image_host.errors import UserError
 from snf_image_host.plan import plan
 from snf_image_host.planning.request import AskedImage, AskedNic, Overrides, Request
 
+KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x01k").decode()
 SCRIPT = base64.b64encode(b"#!/bin/sh\ntrue\n").decode()
 NIC = AskedNic(mac="aa:00:00:12:34:56", ip="192.0.2.10", subnet="192.0.2.0/24", name="web", link="br0")
 
@@ -63,8 +64,14 @@ def refused(properties: dict[str, Any] | None = None, **changes: Any) -> tuple[s
     return caught.value.messages
 
 
+def not_asked(properties: dict[str, Any], **changes: Any) -> dict[TaskName, str]:
+    reasons = {entry.task: entry.reason for entry in job(properties, **changes).skipped}
+    return {task: reason for task, reason in reasons.items() if reason.startswith("not asked: ")}
+
+
 def skipped(properties: dict[str, Any], **changes: Any) -> dict[TaskName, str]:
-    return {entry.task: entry.reason for entry in job(properties, **changes).skipped}
+    reasons = {entry.task: entry.reason for entry in job(properties, **changes).skipped}
+    return {task: reason for task, reason in reasons.items() if not reason.startswith("not asked: ")}
 
 
 def environment(properties: dict[str, Any] | None = None, **changes: Any) -> dict[str, str]:
@@ -81,7 +88,6 @@ def test_a_plain_deployment() -> None:
     assert deployment.job.clock == 1790000000.0
     assert deployment.job.image_format is ImageFormat.DISKDUMP
     assert deployment.job.assign_hostname.name == "web1.example.org"
-    assert deployment.job.skipped == ()
     assert deployment.job.environment == ()
     assert (deployment.job.os_family, deployment.job.root_partition) == (None, None)
 
@@ -163,15 +169,38 @@ def test_without_a_hostname_the_image_keeps_its_own() -> None:
     deployment = decide(hostname=None)
     assert deployment.instance == "web0"
     assert deployment.want_host_keys == "root@localhost"
-    [entry] = deployment.job.skipped
-    assert entry.task is TaskName.ASSIGN_HOSTNAME
-    assert entry.reason.startswith("not asked: ")
+    assert TaskName.ASSIGN_HOSTNAME in not_asked({}, hostname=None)
+    assert TaskName.ASSIGN_HOSTNAME not in not_asked({})
 
 
 def test_a_network_that_was_not_spoken_of_stays() -> None:
     """R-NET-7: unlike an instance that has no interface."""
-    assert TaskName.CONFIGURE_NETWORK in skipped({}, nics=None)
-    assert skipped({}, nics=()) == {}
+    assert TaskName.CONFIGURE_NETWORK in not_asked({}, nics=None)
+    assert TaskName.CONFIGURE_NETWORK not in not_asked({}, nics=())
+
+
+def test_tasks_without_their_input_are_not_asked() -> None:
+    """R-TASK-4, D-31: said by the host, so that an inspection says it too."""
+    optional = {
+        TaskName.INITIALIZE_DATASOURCE,
+        TaskName.ADD_SWAP,
+        TaskName.CHANGE_PASSWORD,
+        TaskName.ENFORCE_PERSONALITY,
+        TaskName.RUN_CUSTOM_TASK,
+    }
+    assert set(not_asked({})) == optional
+    everything = {"CLOUD_INIT": "yes", "SWAP": "2:256", "CUSTOM_TASK": SCRIPT}
+    parameters = {"img_passwd": "p", "img_personality": '[{"path": "/a", "contents": "aGk="}]'}
+    assert not_asked(everything, parameters=parameters) == {}
+    assert TaskName.CHANGE_PASSWORD not in not_asked({}, parameters={"img_passwd_hash": "$6$a$b"})
+    assert TaskName.CHANGE_PASSWORD not in not_asked({}, parameters={"auth_keys": KEY})
+    assert skipped({"EXCLUDE_TASK_AddSwap": "yes"})
+
+
+def test_programs_of_the_image_may_do_what_was_not_asked() -> None:
+    """R-TASK-8"""
+    allowed = NodeConfig.defaults(allow_task_overwriting=True)
+    assert not_asked({"ALLOW_MOUNTED_TASK_OVERWRITING": "yes"}, config=allowed) == {}
 
 
 def test_swap() -> None:
@@ -249,7 +278,7 @@ def test_exclusion_changes_nothing_else() -> None:
     """R-TASK-3"""
     plain = job({"SWAP": "2:256"})
     without = job({"SWAP": "2:256", "EXCLUDE_TASK_AddSwap": "yes", "EXCLUDE_TASK_FixPartitionTable": "yes"})
-    assert dataclasses.replace(without, skipped=()) == plain
+    assert dataclasses.replace(without, skipped=plain.skipped) == plain
 
 
 def test_no_task_at_all() -> None:
