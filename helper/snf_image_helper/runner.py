@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from typing import Self
 
 from snf_image_contract.events import Detected, JobAccepted, TaskEnded, TaskStarted
 from snf_image_contract.job import Job
-from snf_image_contract.names import TaskName
 from snf_image_helper import inspection, mounts, overwriting, partition_table
 from snf_image_helper.detection import Detection, detect
 from snf_image_helper.disks import find_disks
@@ -138,18 +136,3 @@ def _detected(found: Detection) -> Detected:
         distribution=found.distribution,
         version=found.version,
     )
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
-    """A task that a job would run, or why it would not."""
-
-    task: TaskName
-    skipped: str | None
-
-
-def planned(job: Job, family: Family) -> Iterator[Planned]:
-    """What a deployment with this job would do, in order."""
-    for step in ORDER:
-        skip = why_skipped(step, job, family)
-        yield Planned(task=step.name, skipped=skip.reason if skip else None)

@@ -18,7 +18,7 @@ from snf_image_helper.families import Family
 from snf_image_helper.linux.family import FAMILY
 from snf_image_helper.machine import Machine
 from snf_image_helper.report import Reporter
-from snf_image_helper.runner import Tree, planned, run_step
+from snf_image_helper.runner import Tree, run_step
 from snf_image_helper.tasks import ORDER, DiskStep, GuestStep, why_skipped
 
 
@@ -116,16 +116,6 @@ def test_a_task_that_needs_an_excluded_one_names_it() -> None:
     hostname = next(each for each in ORDER if each.name is TaskName.ASSIGN_HOSTNAME)
     with pytest.raises(TaskError, match="task MountImage is excluded"):
         run(told, hostname)
-
-
-def test_what_is_planned_is_what_runs() -> None:
-    """D-28: inspection and deployment ask the same question."""
-    skipped = SkippedTask(task=TaskName.ADD_SWAP, reason="because")
-    plan = {each.task: each.skipped for each in planned(job(skipped=(skipped,)), FAMILY)}
-    assert list(plan) == list(TaskName)
-    assert plan[TaskName.ADD_SWAP] == "because"
-    assert plan[TaskName.INSTALL_UNATTEND] == "does not apply to linux"
-    assert plan[TaskName.ASSIGN_HOSTNAME] is None
 
 
 def test_a_family_without_a_hook_skips_the_task() -> None:
