@@ -7,6 +7,7 @@ import contextlib
 import os
 import shlex
 import threading
+from collections.abc import Mapping
 from typing import IO, Final, TextIO
 
 from snf_image_host.errors import UserError
@@ -15,15 +16,18 @@ from snf_image_host.sinks.messages import Messages, encode
 from snf_image_process import PIPE, ProcessError, Running, start
 
 _QUEUE: Final = 512
+"""From so many messages on, copy progress that nobody reads is dropped."""
+_FULL: Final = 4096
+"""So many other messages mean that nobody reads at all; a helper may send a quarter of them."""
 _CLOSING: Final = 3.0
 
 
 class MonitorLog:
     """Messages as lines behind ``[MONITOR] `` in the log."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, names: Mapping[str, str] | None = None) -> None:
         self._stream = stream
-        self._messages = Messages()
+        self._messages = Messages(names)
 
     def handle(self, event: Event) -> None:
         message = self._messages.of(event)
@@ -39,16 +43,19 @@ class MonitorProgram:
     """Messages to a program's standard input.
 
     A thread of its own writes them, so that a program that blocks, dies or floods its output never holds up
-    a deployment: what does not fit the queue is dropped, the oldest copy progress first.
+    a deployment: of what does not fit the queue the oldest copy progress is dropped, and nothing else; if
+    there is none, the program counts as gone.
     """
 
-    def __init__(self, command: str, instance: str) -> None:
+    def __init__(self, command: str, instance: str, *, names: Mapping[str, str] | None = None) -> None:
         """``command`` is split into words without a shell; the instance's name comes last."""
         try:
             words = shlex.split(command)
         except ValueError as error:
             raise UserError(f"PROGRESS_MONITOR cannot be split into words: {error}") from None
-        self._messages = Messages()
+        if not words:
+            raise UserError("PROGRESS_MONITOR is empty", hint="leave it out to have messages in the log")
+        self._messages = Messages(names)
         self._queue: collections.deque[tuple[bool, bytes]] = collections.deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -65,6 +72,7 @@ class MonitorProgram:
     def handle(self, event: Event) -> None:
         """Queue the event's message; raises once if the program is gone, and is then dropped."""
         if self._failed is not None:
+            self._end()
             raise RuntimeError(f"PROGRESS_MONITOR: {self._failed}")
         message = self._messages.of(event)
         if message is None:
@@ -77,8 +85,11 @@ class MonitorProgram:
             self._changed.notify()
 
     def _make_room(self) -> None:
-        oldest = next((entry for entry in self._queue if entry[0]), self._queue[0])
-        self._queue.remove(oldest)
+        oldest = next((entry for entry in self._queue if entry[0]), None)
+        if oldest is not None:
+            self._queue.remove(oldest)
+        elif len(self._queue) >= _FULL:
+            self._failed = "does not read its messages"
 
     def _feed(self, stdin: IO[bytes] | None) -> None:
         if stdin is None:
@@ -94,7 +105,7 @@ class MonitorProgram:
                 while view:
                     view = view[os.write(stdin.fileno(), view) :]
             except OSError as error:
-                self._failed = f"does not read any more: {error.strerror}"
+                self._failed = self._failed or f"does not read any more: {error.strerror}"
                 return
         with contextlib.suppress(OSError):
             stdin.close()
@@ -109,5 +120,13 @@ class MonitorProgram:
         self._thread.join(_CLOSING)
         if not self._thread.is_alive():
             self._running.wait(_CLOSING)
-        with self._running:
-            pass
+        self._end()
+
+    def _end(self) -> None:
+        """Nothing of the program is left afterwards."""
+        if self._running is not None:
+            self._running.stop()
+            # Writing to a dead program fails at once; only then may its descriptor be closed.
+            self._thread.join(_CLOSING)
+            with self._running:
+                pass
