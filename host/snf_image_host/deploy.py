@@ -20,8 +20,8 @@ from snf_image_host.disks import OpenDisk, open_disks
 from snf_image_host.evidence import evidence_directory
 from snf_image_host.helper_image import HelperImage
 from snf_image_host.host_keys import HostKeyMaker
-from snf_image_host.receipt import Receipt, build_receipt, write_receipt
-from snf_image_host.reporter import Reporter, StageEnded, StageStarted
+from snf_image_host.receipt import Receipt, build_receipt, check_receipt_path, write_receipt
+from snf_image_host.reporter import Event, Reporter, StageEnded, StageStarted, Warning
 from snf_image_host.source import ImageStream, open_image, refuse_too_large
 from snf_image_host.vm import Account, HelperVm, Outcome, launcher, start_helper
 
@@ -33,18 +33,23 @@ def deploy(deployment: Deployment, reporter: Reporter) -> Receipt:
     copied to does not boot then.
     """
     times = _Times(reporter)
+    heard = _HeardWarnings()
+    reporter.add(heard)
     for warning in deployment.warnings:
         reporter.warn(warning)
+    if deployment.report is not None:
+        check_receipt_path(deployment.report)
     with contextlib.ExitStack() as alive:
         evidence = alive.enter_context(evidence_directory(deployment))
         disks = alive.enter_context(open_disks(deployment.disks))
         image = alive.enter_context(open_image(deployment.image)) if deployment.copy else None
         if image is not None:
             refuse_too_large(image, disks[0])
+        disarmed = alive.enter_context(_DisarmedOnFailure(disks[0]))
         helper = alive.enter_context(_Helper(deployment, reporter, evidence))
         copied = None
         if image is not None:
-            alive.enter_context(_disarmed_on_failure(disks[0]))
+            disarmed.is_ours = True
             with times.stage("copy"):
                 copied = _copy(deployment, image, disks[0], reporter)
         outcome = helper.customize(disks, times)
@@ -54,7 +59,7 @@ def deploy(deployment: Deployment, reporter: Reporter) -> Receipt:
         outcome=outcome,
         helper=helper.image,
         seconds=times.seconds,
-        warnings=deployment.warnings,
+        warnings=tuple(heard.messages),
     )
     if deployment.report is not None:
         write_receipt(deployment.report, receipt)
@@ -74,6 +79,20 @@ def inspect_image(deployment: Deployment, reporter: Reporter) -> Outcome:
         disks = alive.enter_context(open_disks(deployment.disks))
         helper = alive.enter_context(_Helper(deployment, reporter, evidence))
         return helper.work(deployment.job, disks, times, stage="inspect")
+
+
+class _HeardWarnings:
+    """A sink that remembers the host's own warnings, for the receipt."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def handle(self, event: Event) -> None:
+        if isinstance(event, Warning):
+            self.messages.append(event.message)
+
+    def close(self) -> None:
+        pass
 
 
 class _Times:
@@ -167,11 +186,20 @@ def _copy(deployment: Deployment, image: ImageStream, disk: OpenDisk, reporter: 
     )
 
 
-@contextlib.contextmanager
-def _disarmed_on_failure(disk: OpenDisk) -> Iterator[None]:
-    """From here on a failure leaves a disk that does not boot (R-SCR-CREATE-3, D-12)."""
-    try:
-        yield
-    except BaseException:
-        disarm(disk)
-        raise
+class _DisarmedOnFailure:
+    """A failure leaves a disk that does not boot, once the copy has begun (R-SCR-CREATE-3, D-12).
+
+    Entered before the helper, so that the VM, which can write to the disk too, is gone by then.
+    """
+
+    def __init__(self, disk: OpenDisk) -> None:
+        self.is_ours = False
+        """Whether this run writes an image to the disk; one that it only customises is left alone."""
+        self._disk = disk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self.is_ours:
+            disarm(self._disk)

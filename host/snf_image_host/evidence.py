@@ -1,7 +1,8 @@
 """What a failed deployment leaves behind, so that it can be understood and replayed (D-5).
 
 One private directory per deployment: the command, the job with every secret replaced by a marker, qemu's
-arguments, the console and the events. It goes away with a success, and with an interruption by the user.
+arguments, the console and the events. It goes away with a success, with an interruption by the user, and
+with a request that was refused before anything began.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Final
 
 from snf_image_contract import codec
 from snf_image_host.deployment import Deployment
-from snf_image_host.errors import SnfImageError
+from snf_image_host.errors import NodeError, SnfImageError
+
+_OURS: Final = ("command", "job.json")
 
 
 @contextlib.contextmanager
 def evidence_directory(deployment: Deployment) -> Iterator[str]:
     """A directory (mode 0700) for evidence; kept and named in the error if the deployment fails."""
-    # Under root's own rules for temporary files; /tmp may be a small memory file system.
-    directory = tempfile.mkdtemp(prefix="snf-image-", dir=os.environ.get("TMPDIR", "/var/tmp"))  # noqa: S108 - private
+    directory = _make_directory()
     keep = deployment.keep
     try:
         _write(directory, "job.json", codec.dumps(deployment.job, redact=True, indent=2))
@@ -31,8 +34,9 @@ def evidence_directory(deployment: Deployment) -> Iterator[str]:
         _write(directory, "command", shlex.join(sys.argv))
         yield directory
     except SnfImageError as error:
-        keep = True
-        error.kept = directory
+        # Where no helper was started there is nothing to look at: the error says it all.
+        keep = keep or any(name not in _OURS for name in os.listdir(directory))
+        error.kept = directory if keep else None
         raise
     except Exception:
         keep = True  # a bug of ours needs the evidence most
@@ -40,6 +44,18 @@ def evidence_directory(deployment: Deployment) -> Iterator[str]:
     finally:
         if not keep:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make_directory() -> str:
+    # /tmp may be a small file system in memory.
+    parent = os.environ.get("TMPDIR", "/var/tmp")  # noqa: S108 - the directory in it is private
+    try:
+        return tempfile.mkdtemp(prefix="snf-image-", dir=parent)
+    except OSError as error:
+        raise NodeError(
+            f"no temporary directory can be made in {parent}: {error.strerror}",
+            hint="make room there, or set TMPDIR to another directory",
+        ) from None
 
 
 def _write(directory: str, name: str, text: str) -> None:

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import secrets
+import stat
 from typing import Any, Final
 
 from snf_image_contract.events import Changed, Detected, TaskEnded, Warned
@@ -15,7 +16,7 @@ from snf_image_contract.job import Job
 from snf_image_contract.names import TaskName
 from snf_image_host.copying import CopyResult
 from snf_image_host.deployment import Deployment
-from snf_image_host.errors import NodeError
+from snf_image_host.errors import NodeError, UserError
 from snf_image_host.helper_image import HelperImage
 from snf_image_host.vm import Outcome
 
@@ -92,6 +93,7 @@ def build_receipt(
         "tasks": tasks,
         "complete": _is_complete(deployment.job, tasks),
         "warnings": [*warnings, *(_warning(event) for event in events if isinstance(event, Warned))],
+        "warnings_left_out": 0 if outcome is None else outcome.warnings_left_out,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
     return Receipt(document=document)
@@ -160,16 +162,37 @@ def _warning(event: Warned) -> str:
     return f"{event.task}: {event.message}" if event.task else event.message
 
 
+def check_receipt_path(path: str) -> None:
+    """:class:`UserError` now rather than after the work: the receipt replaces a file, or makes a new one."""
+    parent = os.path.dirname(path) or "."
+    if not os.path.isdir(parent):
+        raise UserError(f"the receipt {path} cannot be written: {parent} is no directory")
+    # Renaming over a device, such as /dev/stdout, would replace it for the whole machine.
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise UserError(
+            f"the receipt {path} cannot be written: it is no regular file", hint="--json prints the receipt"
+        )
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"the receipt {path} cannot be written: no permission to write in {parent}")
+
+
 def write_receipt(path: str, receipt: Receipt) -> None:
-    """Write the receipt so that it is there whole or not at all, readable by its owner only."""
+    """Write the receipt so that it is there whole or not at all, readable by its owner only (D-30)."""
     partial = f"{path}.{secrets.token_hex(4)}"
     try:
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with open(fd, "w", encoding="ascii") as file:
-            json.dump(receipt.as_json(), file, indent=2)
-            file.write("\n")
-        os.rename(partial, path)
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            with open(fd, "w", encoding="ascii") as file:
+                json.dump(receipt.as_json(), file, indent=2)
+                file.write("\n")
+                file.flush()
+                os.fsync(fd)
+            os.rename(partial, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(partial)
+            raise
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-        raise NodeError(f"the receipt {path} cannot be written: {error.strerror}") from None
+        raise NodeError(
+            f"the receipt {path} cannot be written: {error.strerror}", hint="the disk itself is ready"
+        ) from None

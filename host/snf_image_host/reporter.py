@@ -100,6 +100,11 @@ class Reporter:
         # The helper is heard in threads of its own. Reentrant: a failing sink is told of from within.
         self._lock = threading.RLock()
 
+    def add(self, sink: Sink) -> None:
+        """From now on ``sink`` is told too."""
+        with self._lock:
+            self._sinks.append(sink)
+
     def emit(self, event: Event) -> None:
         with self._lock:
             for sink in tuple(self._sinks):
