@@ -114,17 +114,21 @@ class MonitorProgram:
         """Give the program a moment to read the rest and end by itself."""
         if self._running is None:
             return
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
+        self._tell_the_end()
         self._thread.join(_CLOSING)
         if not self._thread.is_alive():
             self._running.wait(_CLOSING)
         self._end()
 
+    def _tell_the_end(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
     def _end(self) -> None:
         """Nothing of the program is left afterwards."""
         if self._running is not None:
+            self._tell_the_end()
             self._running.stop()
             # Writing to a dead program fails at once; only then may its descriptor be closed.
             self._thread.join(_CLOSING)
