@@ -177,8 +177,8 @@ def plugged(vm: Vm, path: str, name: str, *, read_only: bool) -> Iterator[str]:
         "read-only": read_only,
         "file": {"driver": "file", "filename": os.path.abspath(path), "locking": "off"},
     }
-    vm.qmp.execute("blockdev-add", **node)
-    vm.qmp.execute("device_add", driver="virtio-blk-pci", id=f"dev-{name}", drive=name, serial=name)
+    vm.monitor.execute("blockdev-add", **node)
+    vm.monitor.execute("device_add", driver="virtio-blk-pci", id=f"dev-{name}", drive=name, serial=name)
     find = (
         f'for i in $(seq 100); do for b in /sys/block/vd*; do [ "$(cat $b/serial 2>/dev/null)" = {name} ]'
         " && echo ${b##*/} && exit; done; sleep 0.1; done; exit 1"
@@ -186,6 +186,6 @@ def plugged(vm: Vm, path: str, name: str, *, read_only: bool) -> Iterator[str]:
     device = vm.succeed(find, seconds=_PLUG_SECONDS)
     yield device
     # Not after an error: the machine is given up then.
-    vm.qmp.execute("device_del", id=f"dev-{name}")
-    vm.qmp.wait_event("DEVICE_DELETED", _PLUG_SECONDS, device=f"dev-{name}")
-    vm.qmp.execute("blockdev-del", node_name=name)
+    vm.monitor.execute("device_del", id=f"dev-{name}")
+    vm.monitor.wait_event("DEVICE_DELETED", _PLUG_SECONDS, device=f"dev-{name}")
+    vm.monitor.execute("blockdev-del", node_name=name)

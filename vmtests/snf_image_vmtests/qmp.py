@@ -19,13 +19,20 @@ class Qmp:
     """A connection to a QEMU that has just been started or runs."""
 
     def __init__(self, path: str) -> None:
+        self.events: list[dict[str, Any]] = []
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(path)
         self._socket.settimeout(_REPLY_SECONDS)
         self._lines = self._socket.makefile("rb")
-        self.events: list[dict[str, Any]] = []
-        self._read()  # the greeting
-        self.execute("qmp_capabilities")
+        try:
+            self._socket.connect(path)
+            self._read()  # the greeting
+            self.execute("qmp_capabilities")
+        except OSError as error:
+            self.close()
+            raise QmpError(f"QEMU is gone ({error.strerror})") from None
+        except BaseException:
+            self.close()
+            raise
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """Run a command and return what it returned; underscores in names become dashes."""

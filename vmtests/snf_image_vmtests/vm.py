@@ -50,16 +50,16 @@ class Vm:
         self.name = name
         self.evidence = evidence
         self._hardware = hardware
-        self._sockets = ""
+        self.sockets = ""
         self._running: Running | None = None
         self._console: Any = None
         self._socket: socket.socket | None = None
-        self.qmp: Qmp
+        self._qmp: Qmp | None = None
 
     def __enter__(self) -> Self:
-        self._sockets = tempfile.mkdtemp(prefix="vm")
+        self.sockets = tempfile.mkdtemp(prefix="vm")
         channels = Channels(
-            directory=self._sockets, console_log=self.evidence.path(f"{self.name}-console.log")
+            directory=self.sockets, console_log=self.evidence.path(f"{self.name}-console.log")
         )
         argv = command_line(self._hardware, channels)
         self.evidence.write(f"{self.name}-argv.json", _one_per_line(argv))
@@ -80,6 +80,13 @@ class Vm:
     def pid(self) -> int:
         """Process id of QEMU."""
         return self._process.pid
+
+    @property
+    def monitor(self) -> Qmp:
+        """QEMU's monitor, while the VM runs."""
+        if self._qmp is None:
+            raise VmError(f"{self.name}: is not started")
+        return self._qmp
 
     # Verbs.
 
@@ -153,7 +160,7 @@ class Vm:
         """Put what is on the screen into the evidence, if there is a screen."""
         if self._hardware.screen and self._process.poll() is None:
             path = self.evidence.path(f"{self.name}-screen.png")
-            self.qmp.execute("screendump", filename=path, format="png")
+            self.monitor.execute("screendump", filename=path, format="png")
 
     def stop(self) -> None:
         """End QEMU, whatever it is doing."""
@@ -162,9 +169,11 @@ class Vm:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-            self.qmp.close()
-        if self._sockets:
-            shutil.rmtree(self._sockets, ignore_errors=True)
+        if self._qmp is not None:
+            self._qmp.close()
+            self._qmp = None
+        if self.sockets:
+            shutil.rmtree(self.sockets, ignore_errors=True)
 
     # How.
 
@@ -187,14 +196,14 @@ class Vm:
             if time.monotonic() > end:
                 raise VmError(f"{self.name}: QEMU has no sockets after {START_SECONDS:g} seconds")
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(channels.console)
-        self._console = pexpect.fdpexpect.fdspawn(
-            self._socket.fileno(), encoding="utf-8", codec_errors="backslashreplace"
-        )
         try:
-            self.qmp = Qmp(channels.qmp)
-            self.qmp.execute("cont")
-        except QmpError:
+            self._socket.connect(channels.console)
+            self._console = pexpect.fdpexpect.fdspawn(
+                self._socket.fileno(), encoding="utf-8", codec_errors="backslashreplace"
+            )
+            self._qmp = Qmp(channels.qmp)
+            self._qmp.execute("cont")
+        except (QmpError, OSError):
             status = self._process.wait(START_SECONDS)
             raise VmError(f"{self.name}: {self._death(status)}") from None
 

@@ -1,0 +1,89 @@
+"""The inspection VM tells of a disk what is on it, and notices what is wrong with it."""
+
+import os
+import shutil
+
+import pytest
+
+from snf_image_process import run
+from snf_image_vmtests import manifest, places
+from snf_image_vmtests.evidence import Evidence
+from snf_image_vmtests.fixture_images import load_fixture, names
+from snf_image_vmtests.inspection import InspectionVm
+from snf_image_vmtests.proofs import check_filesystem, filesystem_size, manifest_of
+from snf_image_vmtests.vm import CommandError
+
+pytestmark = [pytest.mark.requires("qemu", "fixtures"), pytest.mark.timeout(600, method="signal")]
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize("name", names() if os.path.isdir(places.fixture_directory()) else ())
+def test_every_fixture_is_what_its_record_says(
+    name: str, inspection_vm: InspectionVm, evidence: Evidence
+) -> None:
+    fixture = load_fixture(name)
+    with inspection_vm.disk(fixture.path, evidence) as disk:
+        disk.verify_table()
+        assert disk.sectors() * 512 == fixture.size
+        for known in fixture.partitions:
+            seen = disk.partition(known.number)
+            assert seen.start == known.start * 2048
+            if known.filesystem is not None:
+                assert disk.tags(known.number)["TYPE"] == known.filesystem
+                check_filesystem(disk, seen, known.filesystem)
+                assert filesystem_size(disk, seen, known.filesystem) == known.size * MIB
+    tree = manifest_of(fixture, inspection_vm, evidence)
+    assert tree["/etc/shadow"].kind == "file"
+    assert tree["/etc/shadow"].uid == 0
+    assert tree["/root"].mode == 0o700
+    for account in fixture.facts.accounts:
+        assert tree[account.home].uid == account.uid
+
+
+def test_owners_modes_and_labels_of_a_tree_are_in_its_image(
+    inspection_vm: InspectionVm, evidence: Evidence
+) -> None:
+    tree = manifest_of(load_fixture("centos7-mbr-ext3"), inspection_vm, evidence)
+    assert (tree["/home/alice/notes.txt"].uid, tree["/home/alice/notes.txt"].mode) == (1000, 0o600)
+    assert tree["/etc/shadow"].mode == 0
+    labels = dict(tree["/etc/shadow"].xattrs)
+    assert bytes.fromhex(labels["security.selinux"]).rstrip(b"\0") == b"system_u:object_r:shadow_t:s0"
+
+
+@pytest.mark.requires("e2fsprogs")
+def test_a_damaged_file_system_fails_its_checker_and_the_next_disk_is_fine(
+    inspection_vm: InspectionVm, evidence: Evidence, tmp_path: object
+) -> None:
+    fixture = load_fixture("alpine-mbr-ext4")
+    path = os.path.join(str(tmp_path), "damaged.raw")
+    shutil.copyfile(fixture.path, path)
+    run(["debugfs", "-w", "-R", "clri /etc/passwd", f"{path}?offset={MIB}"], timeout=60)
+    with pytest.raises(CommandError, match="e2fsck"), inspection_vm.disk(path, evidence) as disk:
+        check_filesystem(disk, disk.partition(1), "ext4")
+    with inspection_vm.disk(fixture.path, evidence) as disk:
+        check_filesystem(disk, disk.partition(1), "ext4")
+
+
+def test_a_changed_byte_is_a_difference(
+    inspection_vm: InspectionVm, evidence: Evidence, tmp_path: object
+) -> None:
+    fixture = load_fixture("alpine-mbr-ext4")
+    path = os.path.join(str(tmp_path), "changed.raw")
+    with open(fixture.path, "rb") as file:
+        data = file.read()
+    assert data.count(b"nobody asked to change this\n") == 2
+    with open(path, "wb") as file:
+        file.write(data.replace(b"nobody asked to change this\n", b"nobody asked to change that\n", 1))
+    before = manifest_of(fixture, inspection_vm, evidence)
+    with inspection_vm.disk(path, evidence) as disk, disk.archive(fixture.mounts()) as archive:
+        found = manifest.differences(before, manifest.read_archive(archive))
+    assert list(found.values()) == ["content"]
+    assert set(found) <= {"/srv/bystander", "/home/alice/notes.txt"}
+
+
+def test_the_vm_writes_nothing_to_the_disk_it_looks_at(
+    inspection_vm: InspectionVm, evidence: Evidence
+) -> None:
+    fixture = load_fixture("gentoo-mbr-ext2")
+    with inspection_vm.disk(fixture.path, evidence) as disk:
+        disk.vm.fails(f"dd if=/dev/zero of=/dev/{disk.device} count=1")
