@@ -39,6 +39,7 @@ from snf_image_host.reporter import (
     StageStarted,
     Warning,
 )
+from snf_image_host.reporter import Event as HostEvent
 from snf_image_host.sinks import JsonLines, Lines, MonitorLog, Terminal, public_names
 from snf_image_host.sinks.messages import Messages, encode
 
@@ -229,7 +230,7 @@ def test_without_a_monitor_messages_go_to_the_log() -> None:
 def test_json_lines_have_every_event_and_when_it_was() -> None:
     stream = io.StringIO()
     sink = JsonLines(stream)
-    events = [
+    events: list[HostEvent] = [
         Info(message="i"),
         Warning(message="w", details="only for operators"),
         StageStarted(stage="copy"),
