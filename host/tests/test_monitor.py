@@ -168,8 +168,6 @@ for line in sys.stdin:
     print("x" * 100000)
     print("y" * 100000, file=sys.stderr)
 """
-        "import sys\nfor line in sys.stdin:\n  print('x' * 100000); print('y' * 100000, file=sys.stderr)\n"
-    )
     done = tmp_path / "done"
     sink = MonitorProgram(program(tmp_path, f"{flood}open({str(done)!r}, 'w')"), "web1")
     for _ in range(50):
