@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tarfile
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -64,18 +63,20 @@ class Docker:
     def build(self, context: str, base: str, workspace: str) -> Iterator[str]:
         import docker  # noqa: PLC0415 - only those who choose this engine need it
 
-        client = docker.from_env(timeout=int(_TIMEOUT))
-        image, _ = client.images.build(
-            path=context, dockerfile="Containerfile", buildargs={"BASE": base}, rm=True, forcerm=True
-        )
-        container = client.containers.create(image, command=["none"])
-        root = os.path.join(workspace, "rootfs")
         try:
-            with open(os.path.join(workspace, "rootfs.tar"), "w+b") as archive:
-                archive.writelines(container.export())
-                archive.seek(0)
-                with tarfile.open(fileobj=archive) as tar:
-                    tar.extractall(root, filter="fully_trusted")  # noqa: S202 - what we have just built
+            client = docker.from_env(timeout=int(_TIMEOUT))
+            image, _ = client.images.build(
+                path=context, dockerfile="Containerfile", buildargs={"BASE": base}, rm=True, forcerm=True
+            )
+            container = client.containers.create(image, command=["none"])
+        except docker.errors.DockerException as error:
+            raise OSError(f"the Docker-compatible service: {error}") from None
+        root, archive = os.path.join(workspace, "rootfs"), os.path.join(workspace, "rootfs.tar")
+        try:
+            with open(archive, "wb") as file:
+                file.writelines(container.export())
+            os.mkdir(root)
+            run(["tar", "-C", root, "-xpf", archive], timeout=_TIMEOUT)
             for name in (".dockerenv", "run/.containerenv"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(os.path.join(root, name))
