@@ -162,6 +162,16 @@ class Caller:
                 running.stop()
                 self._running.discard(running.pid)
 
+    def is_alive(self, pid: int) -> bool:
+        """Whether a process that a command started still runs; what has ended is reaped."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        return os.path.exists(f"/proc/{pid}")
+
+    def forget_files(self) -> None:
+        """Accept temporary files of a command that was killed before it could remove them."""
+        self._kept.update(os.path.join(self._temporary, name) for name in os.listdir(self._temporary))
+
     def note_kept(self, answer: Answer) -> None:
         """Remember what a command said it kept, which may be there afterwards."""
         self._kept.update(answer.kept)
@@ -178,10 +188,7 @@ class Caller:
 
     def _processes_left(self) -> str:
         orphans = _children() - self._before - self._running
-        for pid in orphans:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        alive = [pid for pid in orphans if os.path.exists(f"/proc/{pid}")]
+        alive = [pid for pid in orphans if self.is_alive(pid)]
         return f"processes are left: {[command_line(pid) for pid in alive]}" if alive else ""
 
     def _files_left(self) -> str:
@@ -222,6 +229,10 @@ class Command:
         """As a terminal does it: to the whole process group."""
         self._running.signal(number)
 
+    def read_some(self, seconds: float = COMMAND_SECONDS) -> bool:
+        """Read what has come; False when the command has closed its output."""
+        return self._read(time.monotonic() + seconds)
+
     def finish(self, seconds: float = COMMAND_SECONDS) -> Answer:
         """Wait for the end and return the answer."""
         end = time.monotonic() + seconds
@@ -239,7 +250,7 @@ class Command:
 
     def qemu(self) -> int:
         """The process id of the helper VM."""
-        found = [pid for pid in descendants(self.pid) if "qemu-system" in command_line(pid)[:1].__str__()]
+        found = [pid for pid in descendants(self.pid) if "qemu-system" in "".join(command_line(pid)[:1])]
         assert found, "no helper VM runs"
         return found[0]
 
@@ -247,7 +258,7 @@ class Command:
         """Read what there is; False when both streams are at their end."""
         left = end - time.monotonic()
         assert left > 0, f"took too long:\n{self.stderr}"
-        for key, _ in self._selector.select(min(left, 1.0)):
+        for key, _ in self._selector.select(min(left, 0.2)):
             chunk = os.read(key.fd, 65536)
             if not chunk:
                 self._selector.unregister(key.fileobj)
