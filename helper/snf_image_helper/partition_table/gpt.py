@@ -92,7 +92,9 @@ def parse(read: ReadSectors, disk_sectors: int) -> GptTable:
     chosen = primary or backup
     if chosen is None:
         if read(_LARGE_SECTOR // SECTOR, 1)[:8] == MAGIC:
-            raise ImageError("partition table: the GPT is of a disk with sectors of 4096 bytes; not supported")
+            raise ImageError(
+                "partition table: the GPT is of a disk with sectors of 4096 bytes; not supported"
+            )
         raise ImageError("partition table: both copies of the GPT are damaged")
     warnings = _compare(primary, backup)
     at_end = primary is not None and primary.alternate_lba == disk_sectors - 1 == backup_lba
