@@ -75,7 +75,6 @@ CAPABILITIES: Final[dict[str, Capability]] = {
     "qemu": _program("qemu-system-x86_64", "setpriv", package="qemu-system-x86"),
     "binutils": _program("as", "objcopy", package="binutils"),
     "qemu-img": _program("qemu-img", package="qemu-utils"),
-    "binutils": _program("as", "objcopy", package="binutils"),
     "ssh-keygen": _program("ssh-keygen", package="openssh-client"),
     "e2fsprogs": _program("mke2fs", "e2fsck", "debugfs", "dumpe2fs", package="e2fsprogs"),
     "xfsprogs": _program("mkfs.xfs", "xfs_repair", package="xfsprogs"),
