@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import struct
+import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +16,7 @@ from snf_image_contract.names import ImageFormat
 from snf_image_host import partition_header as subject
 from snf_image_host.errors import ImageError
 from snf_image_host.partition_header import HEADER_SIZE, boot_code, partition_header
+from snf_image_process import run
 
 SECTOR = 512
 EXT, NTFS = ImageFormat.EXTDUMP, ImageFormat.NTFSDUMP
@@ -83,3 +87,25 @@ def test_the_boot_code_leaves_room_for_the_signature() -> None:
     """R-FMT-4: at most 440 bytes."""
     assert 0 < len(boot_code()) <= 440
     assert subject.boot_code() is boot_code()
+
+
+def test_the_boot_code_is_part_of_what_is_installed() -> None:
+    """R-FMT-4: an installed package has it, not only a checkout."""
+    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
+        patterns = tomllib.load(file)["tool"]["setuptools"]["package-data"]["*"]
+    assert any(Path("boot_code.bin").match(pattern) for pattern in patterns)
+
+
+@pytest.mark.requires("fdisk")
+def test_another_program_reads_the_same_table(tmp_path: Path) -> None:
+    """R-FMT-2, R-FMT-3: sfdisk, which shares no code with us."""
+    disk = tmp_path / "disk"
+    header = partition_header(NTFS, 20480 * SECTOR)
+    disk.write_bytes(header + bytes(20480 * SECTOR))
+    table = json.loads(run(["sfdisk", "--json", str(disk)], timeout=30).stdout)["partitiontable"]
+    assert table["label"] == "dos"
+    assert int(table["id"], 16) == int.from_bytes(header[440:444], "little")
+    (partition,) = table["partitions"]
+    assert (partition["start"], partition["size"]) == (2048, 20480)
+    assert (partition["type"], partition["bootable"]) == ("7", True)
+    run(["sfdisk", "--verify", str(disk)], timeout=30)
