@@ -1,8 +1,9 @@
 """Frozen dataclasses to JSON and back: strict and bounded in both directions.
 
 Exact types (``true`` is no integer, ``1`` is no string), no unknown field, no missing field without a
-default, no repeated key, no NaN, bounded depth. Every error names the path of the offending value, for
-example ``job.disks[1].serial: expected text, got number``, and never the value, which may be a secret.
+default, no repeated key, no NaN, bounded depth, bounded numbers. Every error names the path of the offending
+value, for example ``job.disks[1].serial: expected text, got number``, and never the value, which may be a
+secret.
 
 Annotations understood: ``str int float bool``, ``T | None``, ``tuple[T, ...]``, ``Literal``, ``StrEnum``,
 ``Secret``, dataclasses, and unions of dataclasses, told apart by their ``KIND`` (field ``kind`` in JSON).
@@ -21,6 +22,8 @@ from typing import Any, Final, TypeVar
 from snf_image_contract.secret import MARKER, Secret
 
 MAX_DEPTH: Final = 16
+MAX_NUMBER: Final = 2**63 - 1
+"""Largest number, and the negative of the smallest: every use of one can rely on it."""
 
 T = TypeVar("T")
 
@@ -118,6 +121,8 @@ def _wrong(where: str, expected: str, data: Any) -> ContractError:
 def _decode(kind: Any, data: Any, where: str) -> Any:
     if kind is Secret:
         return Secret(_decode(str, data, where))
+    if type(data) in (int, float) and not -MAX_NUMBER <= data <= MAX_NUMBER:
+        raise ContractError(f"{where}: number out of range")
     if kind is float and type(data) is int:
         return float(data)
     if kind in _NAMES:

@@ -112,6 +112,23 @@ def test_hostile_text_is_refused(text: str, complaint: str) -> None:
         loads(text, limit=250_000)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"text": "", "count": 9223372036854775808}',
+        '{"text": "", "count": -9223372036854775808}',
+        '{"text": "", "many": [' + "9" * 4000 + "]}",
+        '{"text": "", "share": 1e999}',
+        '{"text": "", "share": -1e999}',
+        '{"text": "", "share": ' + "9" * 4000 + "}",
+    ],
+)
+def test_a_number_that_would_overflow_is_refused(text: str) -> None:
+    """A helper that was taken over must not make a program of the host stumble over its numbers."""
+    with pytest.raises(ContractError, match="out of range"):
+        decode(Everything, loads(text, limit=8192))
+
+
 def test_bytes_that_are_not_utf8_are_refused() -> None:
     with pytest.raises(ContractError, match="not valid JSON"):
         loads(b'"\xff"', limit=100)
