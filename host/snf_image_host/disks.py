@@ -14,6 +14,7 @@ from typing import Final
 
 from snf_image_host.deployment import TargetDisk
 from snf_image_host.errors import NodeError, SnfImageError, UserError
+from snf_image_host.moments import uninterrupted
 
 _ASKED_WRONGLY: Final = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 _FLOCK: Final = "hhqqi4x"
@@ -63,16 +64,20 @@ def open_disks(targets: Sequence[TargetDisk]) -> Iterator[tuple[OpenDisk, ...]]:
 
 @contextlib.contextmanager
 def _open_disk(target: TargetDisk) -> Iterator[OpenDisk]:
-    fd, created = _open(target)
-    try:
+    with contextlib.ExitStack() as undo:
+        with uninterrupted():
+            fd, created = _open(target)
+            undo.callback(os.close, fd)
+            if created:
+                undo.push(lambda _kind, error, _trace: _remove_after(error, target.path, fd))
         _lock(target, fd)
         yield _describe(target, fd, created=created)
-    except BaseException as error:
-        if created and _unlink_own(target.path, fd) and isinstance(error, SnfImageError):
-            error.details = (*error.details, f"{target.path} was made for this deployment and is removed")
-        raise
-    finally:
-        os.close(fd)
+
+
+def _remove_after(error: BaseException | None, path: str, fd: int) -> None:
+    """Remove a file that was made here if there was an error."""
+    if error is not None and _unlink_own(path, fd) and isinstance(error, SnfImageError):
+        error.details = (*error.details, f"{path} was made for this deployment and is removed")
 
 
 def _refuse_wrong_kind(target: TargetDisk) -> None:

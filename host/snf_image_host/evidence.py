@@ -19,6 +19,7 @@ from typing import Final
 from snf_image_contract import codec
 from snf_image_host.deployment import Deployment
 from snf_image_host.errors import NodeError, SnfImageError
+from snf_image_host.moments import uninterrupted
 
 _OURS: Final = ("command", "job.json")
 
@@ -26,24 +27,28 @@ _OURS: Final = ("command", "job.json")
 @contextlib.contextmanager
 def evidence_directory(deployment: Deployment) -> Iterator[str]:
     """A directory (mode 0700) for evidence; kept and named in the error if the deployment fails."""
-    directory = _make_directory()
     keep = deployment.keep
-    try:
-        _write(directory, "job.json", codec.dumps(deployment.job, redact=True, indent=2))
-        # Our command line holds no secret: each is read from a file (D-17).
-        _write(directory, "command", shlex.join(sys.argv))
-        yield directory
-    except SnfImageError as error:
-        # Where no helper was started there is nothing to look at: the error says it all.
-        keep = keep or any(name not in _OURS for name in os.listdir(directory))
-        error.kept = directory if keep else None
-        raise
-    except Exception:
-        keep = True  # a bug of ours needs the evidence most
-        raise
-    finally:
-        if not keep:
-            shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.ExitStack() as undo:
+        with uninterrupted():
+            directory = _make_directory()
+            undo.callback(lambda: None if keep else shutil.rmtree(directory, ignore_errors=True))
+        try:
+            _write(directory, "job.json", codec.dumps(deployment.job, redact=True, indent=2))
+            # Our command line holds no secret: each is read from a file (D-17).
+            _write(directory, "command", shlex.join(sys.argv))
+            yield directory
+        except SnfImageError as error:
+            # Where no helper was started there is nothing to look at: the error says it all.
+            keep = keep or any(name not in _OURS for name in os.listdir(directory))
+            error.kept = directory if keep else None
+            raise
+        except Exception:
+            keep = True  # a bug of ours needs the evidence most
+            raise
+        except BaseException as interruption:
+            if keep:
+                interruption.add_note(f"kept for a look: {directory}")
+            raise
 
 
 def _make_directory() -> str:

@@ -335,9 +335,12 @@ def test_an_interruption_keeps_nothing_unless_asked(
 ) -> None:
     """D-5, T-23, R-HLP-13: Ctrl-C leaves no temporary file."""
     story.fail["job"] = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as interrupted:
         run(dataclasses.replace(asked, keep=keep), story)
-    assert len(evidence(tmp_path)) == int(keep)
+    kept = evidence(tmp_path)
+    assert len(kept) == int(keep)
+    notes = getattr(interrupted.value, "__notes__", [])
+    assert notes == [f"kept for a look: {path}" for path in kept], "nobody is told where it is"
 
 
 def test_a_dump_of_a_file_system_leaves_no_header_file(

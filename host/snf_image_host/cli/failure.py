@@ -47,8 +47,12 @@ def report_interruption(interrupted: Interrupted, *, touched: str | None, as_jso
     how = {130: "interrupted", 143: f"ended by {interrupted.signal.name}"}[interrupted.exit_code]
     message = how if touched is None else f"{how}: {touched}"
     print_error(f"snf-image: {message}")
+    # What was kept although nothing failed, with --keep.
+    notes = tuple(getattr(interrupted, "__notes__", ()))
+    for note in notes:
+        print_error(f"  {note}")
     if as_json:
-        _print_failure(interrupted.exit_code, (message,))
+        _print_failure(interrupted.exit_code, (message,), details=notes)
     return interrupted.exit_code
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
+from snf_image_host.moments import interrupt
+
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -28,15 +30,15 @@ def interruptible() -> Iterator[None]:
     """Turns the first ending signal into :class:`Interrupted`; later ones must not disturb the clean-up."""
     before = {number: signal.getsignal(number) for number in _ENDING}
 
-    def interrupt(number: int, _: FrameType | None) -> None:
+    def end(number: int, _: FrameType | None) -> None:
         for other in _ENDING:
             signal.signal(other, signal.SIG_IGN)
-        raise Interrupted(number)
+        interrupt(Interrupted(number))
 
     for number in _ENDING:
         # nohup and its like: who started us wants this signal to be ignored.
         if before[number] is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
+            signal.signal(number, end)
     try:
         yield
     finally:

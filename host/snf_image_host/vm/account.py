@@ -17,6 +17,7 @@ from typing import Final
 
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError
+from snf_image_host.moments import uninterrupted
 from snf_image_host.reporter import Reporter
 
 _ATTEMPTS: Final = 4096
@@ -76,9 +77,11 @@ def _operators_account(user: str, runtime_dir: str, reporter: Reporter) -> Itera
     directory = _lock_directory(runtime_dir)
     with contextlib.ExitStack() as locks:
         for slot in range(_ATTEMPTS):
-            lock = _try_lock(os.path.join(directory, f"user-{entry.pw_uid}-{slot}.lock"))
+            with uninterrupted():
+                lock = _try_lock(os.path.join(directory, f"user-{entry.pw_uid}-{slot}.lock"))
+                if lock is not None:
+                    locks.callback(lock.release)
             if lock is not None:
-                locks.callback(lock.release)
                 break
         if slot > 0:
             reporter.warn(
@@ -102,14 +105,14 @@ def _own_uid(uid_range: tuple[int, int], runtime_dir: str) -> Iterator[int]:
         uid = first + (start + step) % count
         if uid in in_use or _name(uid) is not None:
             continue
-        lock = _try_lock(os.path.join(directory, f"uid-{uid}.lock"))
-        if lock is None:
-            continue
-        try:
-            yield uid
-        finally:
-            lock.release()
-        return
+        with contextlib.ExitStack() as undo:
+            with uninterrupted():
+                lock = _try_lock(os.path.join(directory, f"uid-{uid}.lock"))
+                if lock is not None:
+                    undo.callback(lock.release)
+            if lock is not None:
+                yield uid
+                return
     raise NodeError(
         f"no unused user id in HELPER_UID_RANGE {first}-{last}",
         hint="every one is in use by a process or an account; widen HELPER_UID_RANGE",
