@@ -69,7 +69,7 @@ class HelperSaid:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ConsoleLine:
-    """A line of the helper's console, made inert (R-HLP-8)."""
+    """A line of the helper's console, made inert and behind its prefix (R-HLP-8)."""
 
     text: str
 

@@ -42,6 +42,7 @@ from snf_image_host.reporter import (
 from snf_image_host.reporter import Event as HostEvent
 from snf_image_host.sinks import JsonLines, Lines, MonitorLog, Terminal, public_names
 from snf_image_host.sinks.messages import Messages, encode
+from snf_image_host.vm.console import PREFIX
 
 SWAP = TaskName.ADD_SWAP
 
@@ -287,6 +288,13 @@ def test_lines_for_logs() -> None:
 
 
 HOSTILE = "\x1b[2Jgone\r\n\x07\u202eevil\x9b31m"
+
+
+def test_the_console_is_shown_as_it_comes_with_its_prefix_once() -> None:
+    """R-HLP-8: the console's reader puts the prefix, nobody else does."""
+    stream = io.StringIO()
+    Lines(stream, verbose=True).handle(ConsoleLine(text=f"{PREFIX}booting"))
+    assert stream.getvalue() == "HELPER: booting\n"
 
 
 @pytest.mark.parametrize("kind", [Lines, Terminal])

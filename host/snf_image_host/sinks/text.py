@@ -57,7 +57,7 @@ def line_of(event: Event, *, verbose: bool) -> str | None:
     if verbose and isinstance(event, Debug):
         return event.message
     if verbose and isinstance(event, ConsoleLine):
-        return f"HELPER: {event.text}"
+        return event.text
     return None
 
 
