@@ -35,7 +35,11 @@ class Account:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """``mounts``: mount point to partition number, as pairs."""
+    """What is known of an image without looking at it.
+
+    ``network_file``: where the configuration of the first interface belongs. ``kernel_names``: interfaces
+    are called as the kernel calls them, whatever their hardware addresses.
+    """
 
     family: str
     distribution: str
@@ -47,6 +51,7 @@ class Facts:
     hostname: Setting
     network_file: str | None = None
     network_backend: str | None = None
+    kernel_names: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,8 @@ from snf_image_vmtests.evidence import Evidence
 from snf_image_vmtests.qemu_command import DirectBoot, Hardware
 from snf_image_vmtests.vm import Vm, VmError
 
-_BOOT_SECONDS: Final = 60.0
-_PLUG_SECONDS: Final = 20.0
+_BOOT_SECONDS: Final = 120.0
+_PLUG_SECONDS: Final = 60.0
 _ARCHIVE_SECONDS: Final = 180.0
 _ARCHIVE_BYTES: Final = 8 * 1024**3
 """Size of the sparse disk that an archive is written to."""

@@ -213,6 +213,8 @@ def prove_network(deployed: Deployed, files: dict[str, bytes]) -> None:
     text = files[path].decode()
     if deployed.cell.network != "dhcp":
         assert ADDRESS in text, f"{path} does not have the address"
+    if deployed.fixture.facts.kernel_names:
+        return
     everything = b"".join(files.values()).decode("utf-8", "replace").lower()
     assert MAC in everything, "no file has the interface's hardware address"
 

@@ -67,7 +67,7 @@ def command_line(hardware: Hardware, channels: Channels) -> list[str]:
         "setpriv", "--pdeathsig", "TERM", "--",
         "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-S",
         # graphics=off: the firmware speaks on the serial port, too.
-        "-machine", "pc,graphics=off", "-accel", "tcg", "-cpu", "max",
+        "-machine", "pc,graphics=off", "-accel", "tcg", "-cpu", "max,svm=off",
         "-m", str(hardware.memory), "-smp", str(hardware.cpus), "-display", "none",
         *(["-device", "VGA"] if hardware.screen else []),
         *_channel_arguments(channels),

@@ -25,7 +25,7 @@ from snf_image_vmtests.qmp import Qmp, QmpError
 FATAL: Final = ("Kernel panic", "emergency mode", "No bootable device")
 """Words on a console that end every wait at once."""
 START_SECONDS: Final = 20.0
-LOGIN_SECONDS: Final = 120.0
+LOGIN_SECONDS: Final = 300.0
 COMMAND_SECONDS: Final = 60.0
 _MAX_LINE: Final = 4000
 """What a terminal takes as one line is bounded by the kernel."""
