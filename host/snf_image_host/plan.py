@@ -91,7 +91,7 @@ def _check_disks(asked: Request, parameters: Parameters, problems: Problems) -> 
 
 
 def _check_distinct(asked: Request, problems: Problems) -> None:
-    """No disk is another one or the image: each would be overwritten while it is read."""
+    """No disk is another one or the image: each would be overwritten while it is read. Nor is the receipt."""
     seen: dict[tuple[int, int] | str, str] = {}
     if asked.action == "deploy" and asked.image.path is not None:
         seen[_identity(asked.image.path)] = "the image"
@@ -100,6 +100,9 @@ def _check_distinct(asked: Request, problems: Problems) -> None:
         if identity in seen:
             problems.error(f"disk {disk.index} ({disk.path}) is the same as {seen[identity]}")
         seen[identity] = f"disk {disk.index}"
+    # The receipt takes the place of a file: it would be the end of the image, or of what was just deployed.
+    if asked.report is not None and (taken := seen.get(_identity(asked.report))) is not None:
+        problems.error(f"the receipt ({asked.report}) would replace {taken}")
 
 
 def _identity(path: str) -> tuple[int, int] | str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,18 @@ def test_a_disk_that_is_something_else_too(tmp_path: Path) -> None:
         assert decide(image=asked, disks=(target,), action="inspect").disks == (target,)
     twice = (TargetDisk(index=0, path="/new/a"), TargetDisk(index=1, path="/new/../new/a"))
     assert refused(disks=twice) == ("disk 1 (/new/../new/a) is the same as disk 0",)
+
+
+def test_the_receipt_does_not_replace_what_was_deployed(tmp_path: Path) -> None:
+    image, link = tmp_path / "image", tmp_path / "receipt"
+    image.write_bytes(b"x")
+    os.link(image, link)
+    asked = AskedImage(path=str(image), shown="image")
+    assert refused(image=asked, report=str(link)) == (f"the receipt ({link}) would replace the image",)
+    assert refused(report="/disks/../disks/web0.raw") == (
+        "the receipt (/disks/../disks/web0.raw) would replace disk 0",
+    )
+    assert decide(image=asked, report=str(tmp_path / "new")).report == str(tmp_path / "new")
 
 
 def test_exclusion_of_one_task() -> None:
