@@ -297,6 +297,7 @@ def test_overrides() -> None:
             ["deploy", "a", "b", "--password-file", "x", "--password-hash-file", "y"],
             "not allowed with argument",
         ),
+        (["inspect", "a", "--report", "x"], "unknown option '--report'"),  # nothing is done to tell of
         (["helper", "verfy"], "there is no command 'verfy', did you mean verify?"),
         (["deploy", "a", "b", "--host", "x"], "unknown option '--host'"),
         (["deploy", "a", "b", "-z"], "unknown option '-z'"),

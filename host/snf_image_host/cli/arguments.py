@@ -117,16 +117,16 @@ def build_parser() -> Parser:
         help="none: do not compute the image's digest (default: sha256)",
     )
     _add_wishes(deploy)
-    _add_run_options(deploy)
+    _add_run_options(deploy, receipt=True)
     customize = _command(commands, "customize", "customise the system on a disk, without a copy", _CUSTOMIZE)
     customize.add_argument("disk", metavar="DISK", help="block device or file with the system")
     _add_wishes(customize)
-    _add_run_options(customize)
+    _add_run_options(customize, receipt=True)
     inspect = _command(commands, "inspect", "show what is on an image; changes nothing", _INSPECT)
     inspect.add_argument("image", metavar="IMAGE", help="file or block device with the image")
     _add_image_options(inspect)
     _add_wishes(inspect)
-    _add_run_options(inspect)
+    _add_run_options(inspect, receipt=False)
     _add_helper_commands(commands)
     doctor = _command(commands, "doctor", "check this machine and say what to do", _DOCTOR)
     doctor.add_argument("--probe", action="store_true", help="boot a trial VM in any case")
@@ -213,8 +213,8 @@ def _swap_text(text: str) -> str:
     return text
 
 
-def _add_run_options(parser: Parser) -> None:
-    """How it is done and what is told about it."""
+def _add_run_options(parser: Parser, *, receipt: bool) -> None:
+    """How it is done and what is told about it. ``receipt``: something is done that can have one."""
     group = parser.add_argument_group("how")
     group.add_argument(
         "--accel",
@@ -235,7 +235,8 @@ def _add_run_options(parser: Parser) -> None:
         default="auto",
         help="on standard error: a bar, JSON lines, or nothing (default: what suits it)",
     )
-    group.add_argument("--report", metavar="FILE", help="write the receipt: all that was done, as JSON")
+    if receipt:
+        group.add_argument("--report", metavar="FILE", help="write the receipt: all that was done, as JSON")
     group.add_argument("--keep", action="store_true", help="keep the directory with the evidence")
     _add_common_options(parser)
 

@@ -51,6 +51,7 @@ def build_request(arguments: argparse.Namespace, config: NodeConfig) -> Request:
     image = _image(arguments, problems)
     disks = _disks(arguments)
     problems.raise_user_error(hint=f"see `snf-image {arguments.command} --help`")
+    report = getattr(arguments, "report", None)
     return Request(
         action=arguments.command,
         image=image,
@@ -59,7 +60,7 @@ def build_request(arguments: argparse.Namespace, config: NodeConfig) -> Request:
         parameters=parameters,
         nics=nics,
         overrides=overrides(arguments),
-        report=os.path.abspath(arguments.report) if arguments.report else None,
+        report=os.path.abspath(report) if report else None,
         keep=arguments.keep,
     )
 
