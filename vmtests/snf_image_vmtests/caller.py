@@ -82,6 +82,8 @@ class Caller:
         self._kept: set[str] = set()
         self._running: set[int] = set()
         self._before: frozenset[int] = frozenset()
+        self._locks: frozenset[str] = frozenset()
+        self._ignored: list[signal.Signals] = []
         for path in (directory, self._temporary, self.path("home")):
             os.makedirs(path, mode=0o700, exist_ok=True)
             self.give(path)
@@ -90,6 +92,11 @@ class Caller:
         # Whatever a command leaves running becomes our child, however it was started.
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
         self._before = _children()
+        self._locks = _locks()
+        # Started in the background of a shell, or by nohup, we would hand on that these are ignored.
+        self._ignored = [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_IGN]
+        for number in self._ignored:
+            signal.signal(number, signal.SIG_DFL)
         return self
 
     def __exit__(self, kind: object, *exc: object) -> None:
@@ -100,6 +107,8 @@ class Caller:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             ctypes.CDLL(None).prctl(_SUBREAPER, 0, 0, 0, 0)
+            for number in self._ignored:
+                signal.signal(number, signal.SIG_IGN)
         assert kind is not None or not left, left
 
     def path(self, name: str) -> str:
@@ -168,8 +177,10 @@ class Caller:
             os.waitpid(pid, os.WNOHANG)
         return os.path.exists(f"/proc/{pid}")
 
-    def forget_files(self) -> None:
-        """Accept temporary files of a command that was killed before it could remove them."""
+    def tidy_up_after_kill(self, uid: int) -> None:
+        """Remove what a command that was killed could not: temporary files, the lock of its helper's user."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(_LOCKS, f"uid-{uid}.lock"))
         self._kept.update(os.path.join(self._temporary, name) for name in os.listdir(self._temporary))
 
     def note_kept(self, answer: Answer) -> None:
@@ -181,7 +192,8 @@ class Caller:
         end = time.monotonic() + _GONE_SECONDS
         while True:
             left = self._processes_left() or self._files_left() or _loop_devices_of(self.directory)
-            left = left or (_stale_locks() if self.uid is None else "")
+            stale = [name for name in _locks() - self._locks if _is_stale(name)]
+            left = left or (f"locks are left: {stale}" if stale else "")
             if not left or time.monotonic() > end:
                 return left
             time.sleep(_POLL)
@@ -314,10 +326,10 @@ def _loop_devices_of(directory: str) -> str:
     return ""
 
 
-def _stale_locks() -> str:
-    """Lock files that nobody holds; those of others who deploy at the same time are held."""
+def _locks() -> frozenset[str]:
+    """Lock files of helper users; those of others who deploy at the same time are among them, and held."""
     names = os.listdir(_LOCKS) if os.path.isdir(_LOCKS) else []
-    return next((f"lock {name} is left" for name in names if name.endswith(".lock") and _is_stale(name)), "")
+    return frozenset(name for name in names if name.endswith(".lock"))
 
 
 def _is_stale(name: str) -> bool:
