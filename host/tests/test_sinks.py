@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from snf_image_contract.events import (
@@ -167,6 +167,7 @@ def test_progress_never_exceeds_100(position: int, total: int | None, *, final: 
     assert 0.0 <= message["progress"] <= 100.0
 
 
+@example(text="\x00\x1b\x7f\x85\u2028 ä \ud800")
 @given(text=st.text())
 def test_a_message_is_one_line_of_printable_ascii(text: str) -> None:
     """R-MON-1: control and non-ASCII characters are escaped; a timestamp is added; the text survives."""
