@@ -20,7 +20,7 @@ from snf_image_contract.codec import ContractError
 from snf_image_contract.events import MAX_STDERR_LINES, SUCCESS, Failed, Hello, Succeeded
 from snf_image_contract.job import CONTRACT_VERSION, MAX_JOB_BYTES, PARAMETER_SERIAL, Job, load_job
 from snf_image_helper.errors import TaskError
-from snf_image_helper.report import Reporter, clip, fd_sender
+from snf_image_helper.report import Reporter, clip, clip_all, fd_sender
 
 RESULT_PORT: Final = "/dev/ttyS1"
 EVENT_PORT: Final = "/dev/ttyS2"
@@ -75,7 +75,7 @@ def attempt(report: Reporter) -> Failed | None:
         set_clock(job.clock)
         run_job(job, report)
     except TaskError as error:
-        return Failed(blame=error.blame, messages=tuple(map(clip, error.messages)), task=report.task)
+        return Failed(blame=error.blame, messages=clip_all(error.messages), task=report.task)
     except ContractError as error:
         return Failed(blame="helper", messages=(clip(f"the job cannot be read: {error}"),))
     except Exception as error:  # noqa: BLE001 - a bug of ours ends as an event too

@@ -25,6 +25,8 @@ from snf_image_helper.tasks import ORDER, why_skipped
 MAX_USERS: Final = 100
 """Accounts that are named; more are counted."""
 _MAX_NAME: Final = 256
+_USERS_IN_AN_EVENT: Final = 16
+"""So many of the longest names fit a line, however they are escaped."""
 _NO_LOGIN: Final = (b"/nologin", b"/false", b"/sync", b"/shutdown", b"/halt")
 
 
@@ -88,7 +90,8 @@ def _tell_system(machine: Machine, table: Table, volumes: tuple[Volume, ...], fa
         report.emit(plain)
         return
     report.emit(system)
-    report.emit(users)
+    for event in users:
+        report.emit(event)
 
 
 def _system(guest: Guest, plain: FoundSystem) -> FoundSystem:
@@ -99,9 +102,9 @@ def _system(guest: Guest, plain: FoundSystem) -> FoundSystem:
         partition_table=plain.partition_table,
         os_family=plain.os_family,
         root_partition=plain.root_partition,
-        distribution=clip(found.id or str(found.family)),
-        version=clip(found.version),
-        title=clip(found.title),
+        distribution=clip(found.id or str(found.family), _MAX_NAME),
+        version=clip(found.version, _MAX_NAME),
+        title=clip(found.title, _MAX_NAME),
         hostname=_hostname(guest.root),
         architecture=found.architecture,
         network_backend=choose(guest.root, found) or "",
@@ -121,7 +124,7 @@ def _text(name: bytes) -> str:
     return name[:_MAX_NAME].decode("utf-8", "backslashreplace")
 
 
-def _users(root: Root) -> FoundUsers:
+def _users(root: Root) -> tuple[FoundUsers, ...]:
     """Accounts that log in with a password: in passwd with a shell, and in shadow."""
     shadow = {line.split(b":", 1)[0] for line in (root.read_optional("/etc/shadow") or b"").split(b"\n")}
     names = []
@@ -129,4 +132,9 @@ def _users(root: Root) -> FoundUsers:
         fields = line.split(b":")
         if len(fields) == 7 and fields[0] in shadow and not fields[6].strip().endswith(_NO_LOGIN):
             names.append(_text(fields[0]))
-    return FoundUsers(users=tuple(names[:MAX_USERS]), more=max(0, len(names) - MAX_USERS))
+    named, more = tuple(names[:MAX_USERS]), max(0, len(names) - MAX_USERS)
+    starts = range(0, len(named) or 1, _USERS_IN_AN_EVENT)
+    return tuple(
+        FoundUsers(users=named[start : start + _USERS_IN_AN_EVENT], more=0 if start else more)
+        for start in starts
+    )

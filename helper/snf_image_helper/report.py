@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from snf_image_contract.events import MAX_TEXT, Change, Event, Warned, encode_event, split_changes
+from snf_image_contract.events import (
+    MAX_LINE,
+    MAX_TEXT,
+    Change,
+    Event,
+    Warned,
+    encode_event,
+    split_changes,
+)
 from snf_image_contract.names import TaskName
 
 MAX_WARNINGS_PER_TASK: Final = 100
+_ROOM: Final = MAX_LINE - 4096
+"""Bytes of an event's line for a list of texts."""
 
 
-def clip(text: str) -> str:
+def clip(text: str, limit: int = MAX_TEXT) -> str:
     """``text`` as it may stand in an event: bounded, and valid Unicode whatever the image held."""
     clean = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return clean if len(clean) <= MAX_TEXT else clean[: MAX_TEXT - 20] + " [cut]"
+    return clean if len(clean) <= limit else clean[: limit - 20] + " [cut]"
+
+
+def clip_all(texts: Sequence[str]) -> tuple[str, ...]:
+    """The first of ``texts`` that fit one event together, clipped; the last one counts those left out."""
+    kept: list[str] = []
+    left = _ROOM
+    for text in map(clip, texts):
+        left -= len(json.dumps(text)) + 2
+        if left < 0:
+            return (*kept, f"and {len(texts) - len(kept)} more like these")
+        kept.append(text)
+    return tuple(kept)
 
 
 class Reporter:
