@@ -69,7 +69,7 @@ def test_a_gpt_partition_grows_beyond_two_to_the_32() -> None:
 
 
 def test_the_partition_with_the_highest_end_grows_not_the_highest_number() -> None:
-    """R-GROW-1, T-52: root as number 1 lies behind 14 and 15, as on many cloud images."""
+    """R-GROW-1, R-GROW-3, T-52: root as number 1 lies behind 14 and 15, as on many cloud images."""
     parts = {
         1: Part(start=262144, end=GIB - 1, type=LINUX_GUID),
         14: Part(start=2048, end=8191, type=BIOS_BOOT_GUID),

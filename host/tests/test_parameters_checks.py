@@ -418,7 +418,7 @@ def test_windows_paths_of_an_implied_family() -> None:
 
 @pytest.mark.parametrize("text", ["-o/etc/x", "a\nb", "a\0"])
 def test_identifiers_that_are_refused(text: str) -> None:
-    """R-BACK-8, T-1"""
+    """T-1"""
     assert wrong(img_id=text)[0].startswith("img_id: ")
 
 

@@ -101,7 +101,7 @@ def test_two_media_of_one_job_need_no_common_name(job: Job) -> None:
 @settings(deadline=None, max_examples=30)
 @given(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=100))
 def test_no_value_breaks_the_quoting(value: str) -> None:
-    """R-HLP-6, T-4: a shell that reads the rules gets the value, and runs nothing."""
+    """R-HLP-6: a shell that reads the rules gets the value, and runs nothing."""
     rules = shell_rules(_job_with("HOSTNAME", value))
     script = rules + b'printf %s "$SNF_IMAGE_HOSTNAME"\n'
     done = run(["sh", "-s"], timeout=10, stdin=script)
