@@ -44,14 +44,14 @@ def test_an_empty_image(caller: Caller) -> None:
 
 @pytest.mark.parametrize("size", [1, 40])
 def test_a_truncated_image(caller: Caller, alpine: FixtureImage, size: int) -> None:
-    """T-11: a partition ends behind the end of the image."""
+    """A partition ends behind the end of the image."""
     image = ExtImage.copy_of(alpine, caller.path("image.raw"))
     os.truncate(image.path, size * MIB + 4096)
     refused_by_host(caller, image.path, 3, "image.raw is cut off")
 
 
 def test_a_truncated_gpt_image(caller: Caller, ubuntu: FixtureImage) -> None:
-    """T-11: the same with a GPT."""
+    """The same with a GPT."""
     image = ExtImage.copy_of(ubuntu, caller.path("image.raw"))
     os.truncate(image.path, 60 * MIB)
     refused_by_host(caller, image.path, 3, "image.raw is cut off")
@@ -72,6 +72,12 @@ def test_an_image_larger_than_the_disk(caller: Caller, alpine: FixtureImage) -> 
     new = caller.path("new.raw")
     caller.deploy(alpine.path, new, "--disk-size", "64M").demand(2, "has 134217728 bytes")
     assert not os.path.exists(new)
+
+
+def test_another_image_than_expected(caller: Caller, alpine: FixtureImage) -> None:
+    """D-12: the digest is known at the end of the copy only; what makes a disk bootable comes later."""
+    digest = f"{alpine.sha256[:-1]}{(int(alpine.sha256[-1], 16) + 1) % 16:x}"
+    refused_by_helper(caller, alpine.path, 3, f"expected was {digest}", "--sha256", digest)
 
 
 def test_a_text_file(caller: Caller) -> None:
