@@ -40,7 +40,7 @@ def deploy(deployment: Deployment, reporter: Reporter) -> Receipt:
     if deployment.report is not None:
         check_receipt_path(deployment.report)
     with contextlib.ExitStack() as alive:
-        evidence = alive.enter_context(evidence_directory(deployment))
+        evidence = alive.enter_context(evidence_directory(deployment, reporter))
         disks = alive.enter_context(open_disks(deployment.disks))
         image = alive.enter_context(open_image(deployment.image)) if deployment.copy else None
         if image is not None:
@@ -75,7 +75,7 @@ def inspect_image(deployment: Deployment, reporter: Reporter) -> Outcome:
     """Have the helper look at an image that it cannot write to; what it finds arrives as events (D-28)."""
     times = _Times(reporter)
     with contextlib.ExitStack() as alive:
-        evidence = alive.enter_context(evidence_directory(deployment))
+        evidence = alive.enter_context(evidence_directory(deployment, reporter))
         disks = alive.enter_context(open_disks(deployment.disks))
         helper = alive.enter_context(_Helper(deployment, reporter, evidence))
         return helper.work(deployment.job, disks, times, stage="inspect")

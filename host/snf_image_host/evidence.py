@@ -1,8 +1,8 @@
 """What a failed deployment leaves behind, so that it can be understood and replayed (D-5).
 
 One private directory per deployment: the command, the job with every secret replaced by a marker, qemu's
-arguments, the console and the events. It goes away with a success, with an interruption by the user, and
-with a request that was refused before anything began.
+arguments, the console and the events. It goes away with a success, with an interruption by the user (unless
+it was asked for), and with a request that was refused before anything began.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from snf_image_contract import codec
 from snf_image_host.deployment import Deployment
 from snf_image_host.errors import NodeError, SnfImageError
 from snf_image_host.moments import uninterrupted
+from snf_image_host.reporter import Reporter
 
-_OURS: Final = ("command", "job.json")
+COMMAND: Final = "command"
+"""The file that does the same again, as a shell script; files with secrets must still be there."""
+_OURS: Final = (COMMAND, "job.json")
 
 
 @contextlib.contextmanager
-def evidence_directory(deployment: Deployment) -> Iterator[str]:
-    """A directory (mode 0700) for evidence; kept and named in the error if the deployment fails."""
+def evidence_directory(deployment: Deployment, reporter: Reporter) -> Iterator[str]:
+    """A directory (mode 0700) for evidence; if it is kept, the error names it, or ``reporter`` is told."""
     keep = deployment.keep
     with contextlib.ExitStack() as undo:
         with uninterrupted():
@@ -34,21 +37,30 @@ def evidence_directory(deployment: Deployment) -> Iterator[str]:
             undo.callback(lambda: None if keep else shutil.rmtree(directory, ignore_errors=True))
         try:
             _write(directory, "job.json", codec.dumps(deployment.job, redact=True, indent=2))
-            # Our command line holds no secret: each is read from a file (D-17).
-            _write(directory, "command", shlex.join(sys.argv))
+            _write(directory, COMMAND, _again())
             yield directory
+            if keep:
+                reporter.info("the evidence is kept", details=directory)
         except SnfImageError as error:
             # Where no helper was started there is nothing to look at: the error says it all.
             keep = keep or any(name not in _OURS for name in os.listdir(directory))
             error.kept = directory if keep else None
             raise
-        except Exception:
+        except Exception as bug:
             keep = True  # a bug of ours needs the evidence most
+            bug.add_note(f"kept for a look: {directory}")
             raise
         except BaseException as interruption:
             if keep:
                 interruption.add_note(f"kept for a look: {directory}")
             raise
+
+
+def _again() -> str:
+    """A line for a shell that does the same again. It holds no secret: each is read from a file (D-17)."""
+    with contextlib.suppress(FileNotFoundError):
+        return f"cd {shlex.quote(os.getcwd())} && {shlex.join(sys.argv)}"
+    return shlex.join(sys.argv)
 
 
 def _make_directory() -> str:

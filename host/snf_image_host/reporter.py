@@ -18,9 +18,13 @@ from snf_image_host.errors import SnfImageError
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Info:
-    """Something the user wants to know. ``message`` is free of host paths and secrets (R-MON-7)."""
+    """Something the user wants to know. ``message`` is free of host paths and secrets (R-MON-7).
+
+    ``details`` is for the operator's log only.
+    """
 
     message: str
+    details: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +120,8 @@ class Reporter:
                     self._sinks.remove(sink)
                     self.warn(f"{type(sink).__name__} stopped showing progress", details=str(error))
 
-    def info(self, message: str) -> None:
-        self.emit(Info(message=message))
+    def info(self, message: str, *, details: str = "") -> None:
+        self.emit(Info(message=message, details=details))
 
     def warn(self, message: str, *, details: str = "") -> None:
         self.emit(Warning(message=message, details=details))

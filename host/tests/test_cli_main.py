@@ -121,6 +121,7 @@ def test_exit_codes(
         "  | last words",
         "  hint: do this",
         "  kept for a look: /var/tmp/x",
+        "  to do it again: sh /var/tmp/x/command",
     ]
     assert captured.out == ""
 
@@ -179,12 +180,14 @@ def test_a_bug(
     """D-16, R-SEC-1: 70, a private report without secrets, no traceback for the user."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     fake.error = RuntimeError("cannot use 'hunter2'\nat all")
+    fake.error.add_note("kept for a look: /k")
     assert deploy("--password-file", password) == 70
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     assert "a bug in snf-image: RuntimeError: cannot use '<secret>'" in captured.err
     [report] = tmp_path.glob("snf-image-bug-*.txt")
     assert str(report) in captured.err
+    assert "  kept for a look: /k" in captured.err.splitlines()
     assert report.stat().st_mode & 0o777 == 0o600
     text = report.read_text()
     assert "hunter2" not in text

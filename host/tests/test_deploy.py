@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
+import snf_image_process
 from snf_image_contract.events import Event, Hello, Succeeded, TaskEnded
 from snf_image_contract.job import AssignHostname, HostKey, Job, JobDisk, RunCustomTask
 from snf_image_contract.names import ImageFormat, TaskName
@@ -20,7 +22,7 @@ from snf_image_host import deploy as subject
 from snf_image_host.deployment import Deployment, HelperSettings, ImageSource, TargetDisk
 from snf_image_host.disks import OpenDisk
 from snf_image_host.errors import HelperError, ImageError, NodeError, SnfImageError, UserError
-from snf_image_host.reporter import CopyProgress, Reporter, StageEnded, StageStarted
+from snf_image_host.reporter import CopyProgress, Info, Reporter, StageEnded, StageStarted
 from snf_image_host.reporter import Event as HostEvent
 from snf_image_host.vm import Account, Outcome
 
@@ -36,6 +38,7 @@ class Story:
         self.steps: list[str] = []
         self.fail: dict[str, BaseException] = {}
         self.job: Job | None = None
+        self.told: list[Info] = []
         self.at_close: Callable[[], None] = lambda: None
         self.events: tuple[Event, ...] = (
             Hello(contract_version=1, build="b"),
@@ -55,6 +58,8 @@ class Story:
             self.steps.append(f"</{event.stage}>")
         elif isinstance(event, CopyProgress) and event.final:
             self.steps.append("copied")
+        elif isinstance(event, Info):
+            self.told.append(event)
         if isinstance(event, CopyProgress) and "copying" in self.fail:
             raise self.fail["copying"]
 
@@ -313,20 +318,42 @@ def test_without_tasks_there_is_no_vm(story: Story, asked: Deployment) -> None:
 
 @pytest.mark.parametrize("error", [HelperError("no"), RuntimeError("a bug")])
 def test_a_failure_keeps_evidence_without_a_secret(
-    story: Story, asked: Deployment, tmp_path: Path, error: Exception
+    story: Story, asked: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """D-5: console, job and command, for the owner only; the error names the place."""
+    """D-5: console, job and command, for the owner only; the error names the place.
+
+    The command is what a shell needs to do the same again, wherever it is.
+    """
+    there = tmp_path / "where it's done"
+    there.mkdir()
+    monkeypatch.chdir(there)
+    monkeypatch.setattr(sys, "argv", ["/bin/echo", "a  b", "c"])
     story.fail["job"] = error
     with pytest.raises(type(error)) as failure:
         run(asked, story)
     (kept,) = evidence(tmp_path)
     if isinstance(failure.value, SnfImageError):
         assert failure.value.kept == str(kept)
+    else:
+        assert failure.value.__notes__ == [f"kept for a look: {kept}"]
+    again = (kept / "command").read_text()
+    assert snf_image_process.run(["sh", "-c", f"{again}pwd"], timeout=10).text == f"a  b c\n{there}\n"
     assert kept.stat().st_mode & 0o777 == 0o700
     assert {path.name for path in kept.iterdir()} == {"command", "job.json", "console.log"}
     assert all((kept / name).stat().st_mode & 0o777 == 0o600 for name in ("command", "job.json"))
     assert SECRET not in (kept / "job.json").read_text()
     assert json.loads((kept / "job.json").read_text())["instance"] == "web1"
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_success_keeps_nothing_unless_asked(
+    story: Story, asked: Deployment, tmp_path: Path, *, keep: bool
+) -> None:
+    """D-5: and then it is said where; programs that show progress to users are not told of the path."""
+    run(dataclasses.replace(asked, keep=keep), story)
+    told = [event for event in story.told if event.message == "the evidence is kept"]
+    assert [event.details for event in told] == [str(path) for path in evidence(tmp_path)]
+    assert len(told) == int(keep)
 
 
 @pytest.mark.parametrize("keep", [False, True])

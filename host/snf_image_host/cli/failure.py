@@ -18,6 +18,7 @@ from snf_image_host.cli.interruption import Interrupted
 from snf_image_host.cli.output import print_error, print_json
 from snf_image_host.cli.parser import version
 from snf_image_host.errors import SnfImageError
+from snf_image_host.evidence import COMMAND
 
 BUG: Final = 70
 _LONGEST_REPORT: Final = 1024 * 1024
@@ -35,6 +36,7 @@ def report_error(error: SnfImageError, *, as_json: bool) -> int:
         print_error(f"  hint: {error.hint}")
     if error.kept:
         print_error(f"  kept for a look: {error.kept}")
+        print_error(f"  to do it again: sh {shlex.quote(os.path.join(error.kept, COMMAND))}")
     if as_json:
         _print_failure(
             error.exit_code, error.messages, details=error.details, hint=error.hint, kept=error.kept
@@ -64,8 +66,11 @@ def report_bug(error: Exception, *, secrets: Iterable[Secret], as_json: bool) ->
     print_error(f"snf-image: {message}")
     where = f"please send the report {path}" if path else "the report could not be written"
     print_error(f"  hint: {where}")
+    notes = tuple(getattr(error, "__notes__", ()))
+    for note in notes:
+        print_error(f"  {note}")
     if as_json:
-        _print_failure(BUG, (message,), hint=where, kept=path)
+        _print_failure(BUG, (message,), details=notes, hint=where, kept=path)
     return BUG
 
 

@@ -44,8 +44,8 @@ class JsonLines:
 
     def _document(self, event: Event) -> dict[str, Any] | None:
         match event:
-            case Info(message=message):
-                return {"event": "info", "message": message}
+            case Info(message=message, details=details):
+                return {"event": "info", "message": message} | ({"details": details} if details else {})
             case Warning(message=message):
                 return {"event": "warning", "message": message}
             case StageStarted(stage=stage):

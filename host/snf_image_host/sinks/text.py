@@ -45,11 +45,10 @@ def line_of(event: Event, *, verbose: bool) -> str | None:
     """What a log says of an event; None: nothing. Progress of the copy is each sink's own business."""
     if isinstance(event, HelperSaid):
         return _helper_line(event, verbose=verbose)
-    if isinstance(event, Info):
-        return event.message
-    if isinstance(event, Warning):
+    if isinstance(event, Info | Warning):
+        kind = "warning: " if isinstance(event, Warning) else ""
         details = f" ({event.details})" if event.details else ""
-        return f"warning: {event.message}{details}"
+        return f"{kind}{event.message}{details}"
     if isinstance(event, StageStarted):
         return f"{stage_name(event.stage)} …" if verbose else None
     if isinstance(event, StageEnded):
