@@ -91,10 +91,11 @@ def test_the_command_is_killed(caller: Caller, alpine: FixtureImage) -> None:
         qemu = command.qemu()
         uid = os.stat(f"/proc/{qemu}").st_uid
         os.kill(command.pid, signal.SIGKILL)
-        answer = command.finish(30)
-        assert answer.status == -signal.SIGKILL
-        wait_for(lambda: not caller.is_alive(qemu), "the helper VM outlived the command", 10)
-    caller.tidy_up_after_kill(uid)
+        try:
+            assert command.finish(30).status == -signal.SIGKILL
+            wait_for(lambda: not caller.is_alive(qemu), "the helper VM outlived the command", 10)
+        finally:
+            caller.tidy_up_after_kill(uid)
 
 
 def test_the_helper_is_killed(caller: Caller, alpine: FixtureImage) -> None:
