@@ -69,6 +69,10 @@ class Docker:
                 path=context, dockerfile="Containerfile", buildargs={"BASE": base}, rm=True, forcerm=True
             )
             container = client.containers.create(image, command=["none"])
+        except docker.errors.BuildError as error:
+            # What the failing step said is in the log, not in the error's text.
+            log = "".join(str(entry.get("stream", "")) for entry in error.build_log)
+            raise OSError(f"the Docker-compatible service: {error}: {log[-500:]}") from None
         except docker.errors.DockerException as error:
             raise OSError(f"the Docker-compatible service: {error}") from None
         root, archive = os.path.join(workspace, "rootfs"), os.path.join(workspace, "rootfs.tar")
