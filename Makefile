@@ -8,7 +8,9 @@ ENGINE ?= buildah
 BASE ?=
 JOBS ?= 2
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-PYTEST := .venv/bin/pytest -n $(JOBS)
+# What root leaves in the caches of pytest and Hypothesis, the user's own tests could not write any more.
+PYTEST := $(SUDO) env HYPOTHESIS_STORAGE_DIRECTORY=build/hypothesis $(if $(CI),CI=$(CI)) \
+	.venv/bin/pytest -p no:cacheprovider -n $(JOBS)
 
 .PHONY: help deps demo test lint unit matrix helper-image fixtures bench clean distclean
 
@@ -34,13 +36,13 @@ unit: deps ## tests that need neither root nor qemu
 	@.venv/bin/tox -e unit
 
 matrix: helper-image fixtures ## deploy every cell of ci/matrix.yaml and look at the result
-	@$(SUDO) $(PYTEST) vmtests/matrix
+	@$(PYTEST) vmtests/matrix
 
 test: deps ## everything
 	@.venv/bin/tox -e lint,unit
 	@$(MAKE) --no-print-directory helper-image fixtures
-	@$(SUDO) $(PYTEST) -m requires
-	@$(SUDO) $(PYTEST) vmtests/matrix vmtests/end_to_end
+	@$(PYTEST) -m requires
+	@$(PYTEST) vmtests/matrix vmtests/end_to_end
 
 bench: helper-image fixtures ## measure copy, helper and deployment; table and build/bench.json
 	@$(SUDO) .venv/bin/python bench/run.py
