@@ -101,7 +101,7 @@ PROPERTIES: Final[tuple[PropertyRow, ...]] = (
         help="Accounts that get the password and the authorized keys.",
         example="root debian",
     ),
-    _boolean("DO_SYNC", "Grow ext file systems with fsync, slower and safer against a crash of the node."),
+    _boolean("DO_SYNC", "Accepted and without effect: what grows is always written to the disk with fsync."),
     _boolean(
         "IGNORE_UNATTEND",
         "Replace an answer file that the image brings. Always so with os_answer_file.",
