@@ -2,6 +2,9 @@
 
 Says hello, waits for the parameter medium, does its job, says how it ended, powers off: on success, on
 failure and on a bug of ours. There is no systemd, no udev and no network.
+
+The job is done by a child, the worker. Process 1 itself only collects dead processes, so that whatever kills
+the worker (a bug in a library, too little memory) is a failure with a cause and not a kernel panic.
 """
 
 from __future__ import annotations
@@ -9,12 +12,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import termios
 import time
-import traceback
 import tty
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, NoReturn
 
 from snf_image_contract.codec import ContractError
 from snf_image_contract.events import MAX_STDERR_LINES, SUCCESS, Failed, Hello, Succeeded
@@ -25,25 +28,64 @@ from snf_image_helper.report import Reporter, clip, clip_all, fd_sender
 RESULT_PORT: Final = "/dev/ttyS1"
 EVENT_PORT: Final = "/dev/ttyS2"
 SHELL_PORT: Final = "/dev/ttyS3"
+MOUNTS: Final = "/run/snf-image"
+"""Whatever of the instance's disks is mounted, is mounted below this directory."""
+MOUNTINFO: Final = "/proc/self/mountinfo"
 _MEDIUM: Final = "/run/medium"
 _BUILD: Final = "/usr/share/snf-image/build"
+_SYS_BLOCK: Final = "/sys/block"
 _MS_RDONLY_NOSUID_NODEV_NOEXEC: Final = 0x1 | 0x2 | 0x4 | 0x8
+_MS_REMOUNT_RDONLY: Final = 0x20 | 0x1
 _RB_POWER_OFF: Final = 0x4321FEDC
 _CLOCK_REALTIME: Final = time.CLOCK_REALTIME
+_MAX_RESULT: Final = 4000
+"""Of the result port the host reads 4 KiB."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
     """Never returns to a caller that could go on: the end is always a power-off."""
-    words: list[str] = []
     try:
         prepare_system()
         words = kernel_words()
-        serve(words)
-    except BaseException:  # noqa: BLE001 - whatever happens, the console tells and the VM ends
-        traceback.print_exc()
+        death = supervise(lambda: serve(words))
+        if death is not None:
+            with open_port(RESULT_PORT) as result:
+                tell(result, f"ERROR: the helper's worker {death}")
+    except BaseException as error:  # noqa: BLE001 - whatever happens, the console tells and the VM ends
+        print_bug(error)
+    try:
+        release_disks()
+    except BaseException as error:  # noqa: BLE001 - as above
+        print_bug(error)
     power_off()
+
+
+def supervise(work: Callable[[], None]) -> str | None:
+    """Do ``work`` in a child and collect whatever dies meanwhile; how the child died, if it did."""
+    worker = os.fork()
+    if worker == 0:
+        leave(work)
+    while True:
+        process, status = os.wait()
+        if process == worker:
+            break
+    if os.WIFSIGNALED(status):
+        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}; its memory may be too small"
+    return f"ended with status {os.WEXITSTATUS(status)}" if status else None
+
+
+def leave(work: Callable[[], None]) -> NoReturn:
+    """Do ``work`` in this child and end it, whatever happens: the parent's code is not for it."""
+    status = 70
+    try:
+        work()
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - as in main
+        print_bug(error)
+    finally:
+        os._exit(status)
 
 
 def serve(words: list[str]) -> None:
@@ -59,10 +101,15 @@ def serve(words: list[str]) -> None:
             if "snf_image_debug_helper" in words:
                 debug_shell()
         os.sync()
-        verdict = SUCCESS if failure is None else f"ERROR: {one_line(failure.messages[0])}"
-        fd_sender(result)(verdict.encode("ascii", "backslashreplace")[:4000] + b"\n")
-        for port in (events, result):
-            termios.tcdrain(port)
+        tell(result, SUCCESS if failure is None else f"ERROR: {failure.messages[0]}")
+        termios.tcdrain(events)
+
+
+def tell(port: int, text: str) -> None:
+    """One line of ASCII, and not before it is out does the VM end."""
+    line = " ".join(text.split()).encode("ascii", "backslashreplace")
+    fd_sender(port)(line[:_MAX_RESULT] + b"\n")
+    termios.tcdrain(port)
 
 
 def attempt(report: Reporter) -> Failed | None:
@@ -79,14 +126,12 @@ def attempt(report: Reporter) -> Failed | None:
     except ContractError as error:
         return Failed(blame="helper", messages=(clip(f"the job cannot be read: {error}"),))
     except Exception as error:  # noqa: BLE001 - a bug of ours ends as an event too
-        lines = traceback.format_exc().strip().splitlines()
-        print("\n".join(lines), flush=True)
+        print_bug(error)
         return Failed(
             blame="helper",
-            # The text of an unforeseen error may quote a value; its type and place may not.
             messages=(f"internal error of the helper: {type(error).__name__}",),
             task=report.task,
-            stderr=tuple(clip(line) for line in lines if line.startswith("  File"))[-MAX_STDERR_LINES:],
+            stderr=tuple(map(clip, places(error)))[-MAX_STDERR_LINES:],
         )
     return None
 
@@ -138,8 +183,8 @@ def await_job() -> Job:
 def await_disk(serial: str) -> str:
     """Device node of the disk with that serial, as soon as the kernel has it."""
     while True:
-        for name in os.listdir("/sys/block"):
-            with contextlib.suppress(OSError), open(f"/sys/block/{name}/serial", encoding="ascii") as file:
+        for name in os.listdir(_SYS_BLOCK):
+            with contextlib.suppress(OSError), open(f"{_SYS_BLOCK}/{name}/serial", encoding="ascii") as file:
                 if file.read().strip() == serial and os.path.exists(f"/dev/{name}"):
                     return f"/dev/{name}"
         time.sleep(0.02)
@@ -153,18 +198,32 @@ def set_clock(moment: float) -> None:
 def debug_shell() -> None:
     """A root shell on the fourth port, for an operator who asked for it; goes on when it is left."""
     child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-        return
+    if child == 0:
+        leave(become_shell)
+    os.waitpid(child, 0)
+
+
+def become_shell() -> None:
     os.setsid()
-    fd = os.open(SHELL_PORT, os.O_RDWR)
+    fd = os.open(SHELL_PORT, os.O_RDWR)  # the first terminal a session opens controls it
     for number in (0, 1, 2):
         os.dup2(fd, number)
-    os.execv("/bin/bash", ["bash", "--norc", "-i"])  # noqa: S606 - our own shell, asked for
+    os.execve("/bin/bash", ["bash", "--norc", "-i"], {**os.environ, "TERM": "vt100"})  # noqa: S606 - asked for
 
 
-def one_line(text: str) -> str:
-    return " ".join(text.split())
+def places(error: BaseException) -> list[str]:
+    """Where an error came from, outermost call first."""
+    import traceback  # noqa: PLC0415 - costs a quarter of a second at the start, and is rarely needed
+
+    return [
+        f"{frame.filename}, line {frame.lineno}, in {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__, limit=-50)
+    ]
+
+
+def print_bug(error: BaseException) -> None:
+    """Type and place of an unforeseen error, for the console; its text may quote a secret."""
+    print("\n".join([*places(error), type(error).__name__]), flush=True)
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str) -> None:
@@ -178,6 +237,37 @@ def unmount(target: str) -> None:
     if _libc.umount2(target.encode(), 0):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), target)
+
+
+def release_disks() -> None:
+    """Nothing of a disk stays mounted, whatever went wrong (R-HLP-11).
+
+    Normally nothing is left to do. A worker that died leaves its mounts, and perhaps programs that use them;
+    what cannot be unmounted even without those is at least made read-only, which writes it out.
+    """
+    with open(MOUNTINFO, "rb") as file:
+        if f" {MOUNTS}/".encode() not in file.read():
+            return
+    if not unmount_disks():
+        return
+    if os.getpid() == 1:
+        os.kill(-1, signal.SIGKILL)
+    for path in unmount_disks():
+        with contextlib.suppress(OSError):
+            mount("none", path, "none", _MS_REMOUNT_RDONLY, "")
+
+
+def unmount_disks() -> list[str]:
+    """Unmount all that lies on a disk of the instance, the last first; what is busy."""
+    from snf_image_helper.kernel_mount import mounted_below  # noqa: PLC0415 - only after a failure
+
+    busy = []
+    for point in mounted_below(MOUNTS):
+        try:
+            unmount(point.path)
+        except OSError:
+            busy.append(point.path)
+    return busy
 
 
 def power_off() -> None:

@@ -1,0 +1,424 @@
+"""Process 1: what it says on which port, however the job ends, and that the VM always ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import termios
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Never
+
+import pytest
+
+from snf_image_contract.codec import ContractError
+from snf_image_contract.events import Event, Failed, Hello, JobAccepted, Succeeded, decode_event
+from snf_image_contract.job import CONTRACT_VERSION, MAX_JOB_BYTES, Job, load_job
+from snf_image_helper import init, runner
+from snf_image_helper.errors import ImageError, TaskError
+from snf_image_helper.report import Reporter
+
+GOLDEN_JOB = Path(__file__).parents[2] / "contract/tests/golden/job-v1.json"
+SECRET = "Tr0ub4dor&3"
+
+
+class Port:
+    """A serial port as the host has it: a pseudo-terminal, as a terminal comes (echo, line ends)."""
+
+    def __init__(self) -> None:
+        self.master, self._slave = os.openpty()
+        self.path = os.ttyname(self._slave)
+        self.got = b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            while chunk := os.read(self.master, 65536):
+                self.got += chunk
+        except OSError:  # how a pseudo-terminal says that the other side is closed
+            return
+
+    def close(self) -> bytes:
+        """Everything that was written to it."""
+        os.close(self._slave)
+        self._reader.join(10)
+        assert not self._reader.is_alive()
+        os.close(self.master)
+        return self.got
+
+    @property
+    def modes(self) -> list[int]:
+        attributes = termios.tcgetattr(self._slave)
+        return [attributes[1] & termios.OPOST, attributes[3] & (termios.ECHO | termios.ICANON)]
+
+
+class Machine:
+    """The VM as its program sees it: two ports, a job, a power switch."""
+
+    def __init__(self) -> None:
+        self.events, self.result = Port(), Port()
+        self.clock: list[tuple[int, float]] = []
+        self.shells = 0
+
+    def heard(self) -> list[Event]:
+        lines = self.events.close().splitlines(keepends=True)
+        return [decode_event(line, number) for number, line in enumerate(lines)]
+
+
+@pytest.fixture
+def job() -> Job:
+    return load_job(GOLDEN_JOB.read_bytes())
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, job: Job) -> Machine:
+    machine = Machine()
+    monkeypatch.setattr(init, "EVENT_PORT", machine.events.path)
+    monkeypatch.setattr(init, "RESULT_PORT", machine.result.path)
+    monkeypatch.setattr(init, "await_job", lambda: job)
+    monkeypatch.setattr(init, "build_id", lambda: "b" * 64)
+    monkeypatch.setattr(os, "sync", lambda: None)
+    monkeypatch.setattr(time, "clock_settime", lambda clock, moment: machine.clock.append((clock, moment)))
+
+    def shell() -> None:
+        machine.shells += 1
+
+    monkeypatch.setattr(init, "debug_shell", shell)
+    return machine
+
+
+def doing(monkeypatch: pytest.MonkeyPatch, work: Callable[[Job, Reporter], None]) -> None:
+    monkeypatch.setattr(runner, "run_job", work)
+
+
+def fail_with(error: BaseException) -> Callable[[Job, Reporter], None]:
+    def run_job(job: Job, report: Reporter) -> None:
+        raise error
+
+    return run_job
+
+
+def test_a_job_that_is_done(machine: Machine, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-HLP-9, R-MON-8, D-20: hello first, the final event last, the one word on the second port."""
+    doing(monkeypatch, lambda _, report: report.emit(JobAccepted()))
+    init.serve([])
+    assert machine.result.close() == b"SUCCESS\n"
+    assert machine.heard() == [
+        Hello(contract_version=CONTRACT_VERSION, build="b" * 64),
+        JobAccepted(),
+        Succeeded(),
+    ]
+    assert machine.clock == [(time.CLOCK_REALTIME, job.clock)]  # R-HLP-16
+
+
+def test_the_clock_is_the_hosts_before_the_first_task(
+    machine: Machine, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-HLP-16."""
+    seen: list[int] = []
+    doing(monkeypatch, lambda *_: seen.append(len(machine.clock)))
+    init.serve([])
+    assert seen == [1]
+
+
+def test_ports_pass_bytes_as_they_are(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-HLP-7: no echo, no line ends that a terminal adds."""
+    modes: list[list[int]] = []
+    doing(monkeypatch, lambda *_: modes.extend([machine.events.modes, machine.result.modes]))
+    init.serve([])
+    assert modes == [[0, 0], [0, 0]]
+    assert b"\r" not in machine.events.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "blame"), [(TaskError("no room for swap"), "customization"), (ImageError("no room"), "image")]
+)
+def test_a_task_that_fails(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, error: TaskError, blame: str
+) -> None:
+    """R-HLP-9, R-HLP-11: the cause is on both ports; there is no word of success."""
+    doing(monkeypatch, fail_with(error))
+    init.serve([])
+    last = machine.heard()[-1]
+    assert isinstance(last, Failed)
+    assert (last.blame, last.messages) == (blame, error.messages)
+    assert machine.result.close() == f"ERROR: {error}\n".encode()
+
+
+def test_a_cause_of_several_lines_and_scripts_is_one_line_of_ascii(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-HLP-8, R-HLP-9: no text can be taken for a second line, and 4 KiB hold all of it."""
+    doing(monkeypatch, fail_with(TaskError("größer\r\nSUCCESS\n\x1b[2J" + "x" * 5000)))
+    init.serve([])
+    said = machine.result.close()
+    assert said.startswith(b"ERROR: gr\\xf6\\xdfer SUCCESS \x1b[2Jxxx")
+    assert said.count(b"\n") == 1
+    assert len(said) < 4096
+
+
+def test_a_job_that_cannot_be_read(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def await_job() -> Never:
+        raise ContractError("job.surprise: unknown field")
+
+    monkeypatch.setattr(init, "await_job", await_job)
+    init.serve([])
+    last = machine.heard()[-1]
+    assert isinstance(last, Failed)
+    assert (last.blame, last.messages) == ("helper", ("the job cannot be read: job.surprise: unknown field",))
+    assert machine.result.close().startswith(b"ERROR: the job cannot be read")
+
+
+def test_a_bug_is_told_with_its_place_and_without_its_values(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """R-SEC-2: the text of an unforeseen error may quote a password; ports and console must not."""
+    doing(monkeypatch, fail_with(ValueError(SECRET)))
+    init.serve([])
+    last = machine.heard()[-1]
+    assert isinstance(last, Failed)
+    assert (last.blame, last.messages) == ("helper", ("internal error of the helper: ValueError",))
+    assert "in run_job" in last.stderr[-1]
+    console = "".join(capfd.readouterr())
+    assert "in run_job" in console
+    assert SECRET not in console + str(last) + machine.result.close().decode()
+
+
+@pytest.mark.parametrize(
+    ("words", "fails", "shells"),
+    [
+        (["snf_image_debug_helper"], True, 1),
+        (["snf_image_debug_helper"], False, 0),
+        (["quiet"], True, 0),
+    ],
+)
+def test_the_debug_shell_is_for_failures_and_those_who_asked(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, words: list[str], *, fails: bool, shells: int
+) -> None:
+    """R-HLP-11."""
+    doing(monkeypatch, fail_with(TaskError("x")) if fails else lambda *_: None)
+    init.serve(words)
+    assert machine.shells == shells
+
+
+def test_a_debug_shell_without_its_port_ends_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """R-HLP-7: the port is absent unless it was asked for."""
+    monkeypatch.setattr(init, "SHELL_PORT", str(tmp_path / "absent"))
+    init.debug_shell()
+    assert "FileNotFoundError" in capfd.readouterr().out
+
+
+# -- process 1 and its worker ---------------------------------------------------------------------
+
+
+def test_a_worker_that_finishes() -> None:
+    assert init.supervise(lambda: None) is None
+
+
+def test_a_worker_that_is_killed_is_named_with_its_signal() -> None:
+    """T-46: a crash in a library, or too little memory, is a failure with a cause."""
+    death = init.supervise(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    assert death == "was killed by SIGKILL; its memory may be too small"
+
+
+def test_a_worker_that_raises(capfd: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise ValueError(SECRET)
+
+    assert init.supervise(work) == "ended with status 70"
+    console = capfd.readouterr().out
+    assert "in work" in console
+    assert SECRET not in console
+
+
+def test_dead_processes_are_collected_while_the_worker_works() -> None:
+    """No zombies: process 1 inherits whatever its worker's programs leave behind."""
+    orphan = os.fork()
+    if orphan == 0:
+        os._exit(3)
+    assert init.supervise(lambda: time.sleep(0.2)) is None
+    with pytest.raises(ChildProcessError):
+        os.waitpid(orphan, 0)
+
+
+class PoweredOffError(Exception):
+    """Instead of the machine."""
+
+
+@pytest.fixture
+def switch(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    steps: list[str] = []
+
+    def power_off() -> Never:
+        steps.append("off")
+        raise PoweredOffError
+
+    monkeypatch.setattr(init, "power_off", power_off)
+    monkeypatch.setattr(init, "release_disks", lambda: steps.append("released"))
+    monkeypatch.setattr(init, "prepare_system", lambda: None)
+    return steps
+
+
+def test_the_end_is_a_power_off(machine: Machine, switch: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-HLP-11: disks first, then power."""
+    doing(monkeypatch, lambda *_: None)
+    with pytest.raises(PoweredOffError):
+        init.main()
+    assert switch == ["released", "off"]
+    assert machine.result.close() == b"SUCCESS\n"
+
+
+def test_a_worker_that_dies_leaves_a_cause_and_no_word_of_success(
+    machine: Machine, switch: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-HLP-9, R-HLP-12: ERROR on the second port, and no final event."""
+    doing(monkeypatch, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(PoweredOffError):
+        init.main()
+    assert machine.result.close().startswith(b"ERROR: the helper's worker was killed by SIGKILL")
+    assert [type(event) for event in machine.heard()] == [Hello]
+
+
+@pytest.mark.parametrize("step", ["prepare_system", "kernel_words", "supervise", "release_disks"])
+def test_nothing_keeps_the_vm_from_ending(
+    switch: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], step: str
+) -> None:
+    """R-HLP-11: a failure before and after the job ends the VM, too, and says so on the console."""
+
+    def broken(*_: object) -> Never:
+        raise OSError(SECRET)
+
+    doing(monkeypatch, lambda *_: None)
+    monkeypatch.setattr(init, step, broken)
+    with pytest.raises(PoweredOffError):
+        init.main()
+    assert switch[-1] == "off"
+    console = capfd.readouterr().out
+    assert "OSError" in console
+    assert SECRET not in console
+
+
+# -- disks ----------------------------------------------------------------------------------------
+
+
+def test_a_disk_is_found_by_its_serial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-19, T-39: never by its letter, and only when the kernel has its device node."""
+    for name, serial in {"vda": "snf-disk-0", "null": "snf-params", "absent": "snf-disk-9"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "serial").write_text(serial + "\n")
+    (tmp_path / "loop0").mkdir()
+    monkeypatch.setattr(init, "_SYS_BLOCK", str(tmp_path))
+    assert init.await_disk("snf-params") == "/dev/null"
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            (tmp_path / "zero").mkdir()
+            (tmp_path / "zero/serial").write_text("snf-disk-9\n")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert init.await_disk("snf-disk-9") == "/dev/zero"  # the node of `absent` does not exist
+
+
+class Mounts:
+    """mount(2) and umount2(2), remembered."""
+
+    def __init__(self, busy: set[str]) -> None:
+        self.done: list[tuple[str, ...]] = []
+        self.busy = busy
+
+    def mount(self, source: str, target: str, kind: str, flags: int, options: str) -> None:
+        self.done.append(("mount", source, target, kind, str(flags)))
+
+    def unmount(self, target: str) -> None:
+        if target in self.busy:
+            raise OSError("busy")
+        self.done.append(("unmount", target))
+
+
+@pytest.fixture
+def mounts(monkeypatch: pytest.MonkeyPatch) -> Mounts:
+    mounts = Mounts(set())
+    monkeypatch.setattr(init, "mount", mounts.mount)
+    monkeypatch.setattr(init, "unmount", mounts.unmount)
+    return mounts
+
+
+def test_the_job_is_read_from_the_medium(
+    mounts: Mounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Job
+) -> None:
+    """R-HLP-5, D-21: mounted read-only, nosuid, nodev, noexec; job.json; unmounted again."""
+    (tmp_path / "job.json").write_bytes(GOLDEN_JOB.read_bytes())
+    monkeypatch.setattr(init, "_MEDIUM", str(tmp_path))
+    monkeypatch.setattr(init, "await_disk", {"snf-params": "/dev/vdc"}.__getitem__)
+    assert init.await_job() == job
+    assert mounts.done == [
+        ("mount", "/dev/vdc", str(tmp_path), "ext2", "15"),
+        ("unmount", str(tmp_path)),
+    ]
+
+
+def test_a_job_beyond_its_limit_is_refused_without_reading_all_of_it(
+    mounts: Mounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "job.json").open("wb") as file:
+        file.truncate(MAX_JOB_BYTES * 4)
+    monkeypatch.setattr(init, "_MEDIUM", str(tmp_path))
+    monkeypatch.setattr(init, "await_disk", lambda _: "/dev/vdc")
+    with pytest.raises(ContractError):
+        init.await_job()
+    assert mounts.done[-1] == ("unmount", str(tmp_path))
+
+
+def mountinfo(*paths: str) -> str:
+    line = "{} 25 253:1 / {} rw,nosuid,nodev,noexec - ext4 /dev/vda1 rw\n"
+    return "".join(line.format(number, path) for number, path in enumerate(paths, 30))
+
+
+@pytest.mark.parametrize(
+    ("busy", "done"),
+    [
+        (
+            set(),
+            [("unmount", "/run/snf-image/target/a b"), ("unmount", "/run/snf-image/target")],
+        ),
+        (
+            {"/run/snf-image/target"},
+            [
+                ("unmount", "/run/snf-image/target/a b"),
+                ("unmount", "/run/snf-image/target/a b"),
+                ("mount", "none", "/run/snf-image/target", "none", "33"),
+            ],
+        ),
+    ],
+)
+def test_what_a_dead_worker_left_mounted(
+    mounts: Mounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: set[str], done: object
+) -> None:
+    """R-HLP-11: unmounted, the last first; what is busy becomes read-only, and so is written out."""
+    (tmp_path / "mountinfo").write_text(
+        mountinfo("/", "/run", "/run/snf-image/target", r"/run/snf-image/target/a\040b")
+    )
+    for module in ("init", "kernel_mount"):
+        monkeypatch.setattr(f"snf_image_helper.{module}.MOUNTINFO", str(tmp_path / "mountinfo"))
+    mounts.busy = busy
+    init.release_disks()
+    assert mounts.done == done
+
+
+def test_nothing_left_mounted_is_nothing_to_do(mounts: Mounts) -> None:
+    init.release_disks()
+    assert mounts.done == []
+
+
+def test_whatever_tasks_mount_is_below_the_directory_that_is_released() -> None:
+    """R-HLP-11."""
+    from snf_image_helper import mounts, root_mount  # noqa: PLC0415 - beside what it is about
+
+    assert {os.path.dirname(path) for path in (mounts.TARGET, root_mount.LOOK)} == {init.MOUNTS}
