@@ -168,6 +168,32 @@ def test_what_boots_is_written_when_all_else_is_on_the_disk(
     assert disk.read_bytes()[: 9 * MIB] == image.read_bytes()
 
 
+def test_a_failure_after_the_boot_sector_clears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-12, R-SCR-CREATE-3: even the last flush may fail; what it flushed may be on the disk."""
+    image, disk = tmp_path / "image", old_disk(tmp_path / "disk", 4 * MIB)
+    image.write_bytes(noise(510) + b"\x55\xaa" + noise(3 * MIB))
+    pwrite, fdatasync = os.pwrite, os.fdatasync
+    booting = False
+
+    def watched_write(fd: int, data: memoryview, offset: int) -> int:
+        nonlocal booting
+        booting = booting or offset == 0
+        return pwrite(fd, data, offset)
+
+    def failing(fd: int) -> None:
+        nonlocal booting
+        if booting:
+            booting = False
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fdatasync(fd)
+
+    monkeypatch.setattr(os, "pwrite", watched_write)
+    monkeypatch.setattr(os, "fdatasync", failing)
+    with pytest.raises(NodeError, match="cannot be written"):
+        copy(source(image), disk)
+    assert disk.read_bytes()[:512] == image.read_bytes()[:510] + bytes(2)
+
+
 @settings(deadline=None)
 @given(st.integers(1, 6 * GRANULE), st.integers(1, 3 * GRANULE))
 def test_nothing_is_lost_between_what_is_held_and_what_is_not(total: int, step: int) -> None:
