@@ -107,9 +107,8 @@ def _open(target: TargetDisk) -> tuple[int, bool]:
         return os.open(target.path, flags | exclusive), False
     except FileNotFoundError:
         if target.create_size is None:
-            raise UserError(
-                f"{target.path}: there is no such disk", hint="--disk-size SIZE makes a new file"
-            ) from None
+            what = "file or device" if target.read_only else "disk; `snf-image deploy --disk-size` makes one"
+            raise UserError(f"{target.path}: there is no such {what}") from None
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise NodeError(

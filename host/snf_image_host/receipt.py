@@ -134,8 +134,9 @@ def _asked(job: Job) -> dict[str, Any]:
     password = job.change_password
     network = job.configure_network
     swap = job.add_swap.swap
+    skipped = [entry.task for entry in job.skipped]
     return {
-        "hostname": job.assign_hostname.name,
+        "hostname": None if TaskName.ASSIGN_HOSTNAME in skipped else job.assign_hostname.name,
         "users": list(password.users),
         "password": password.password is not None,
         "password_hash": password.password_hash is not None,
@@ -147,7 +148,7 @@ def _asked(job: Job) -> dict[str, Any]:
         "nics": [dataclasses.asdict(nic) for nic in network.nics],
         "files": [file.path for file in job.enforce_personality.files],
         "custom_task": job.run_custom_task.program is not None,
-        "excluded": [str(skipped.task) for skipped in job.skipped],
+        "excluded": [str(task) for task in skipped],
     }
 
 

@@ -208,8 +208,16 @@ def test_nothing_secret_is_in_it() -> None:
     assert told["files"] == ["/etc/motd"]
     assert told["custom_task"] is True
     assert told["excluded"] == ["AddSwap"]
+    assert told["hostname"] == "web1.example.org"
     assert told["swap"] == {"kind": "partition", "number": 2, "megabytes": 256}
     assert told["nics"][0]["mac"] == "aa:00:00:00:00:01"
+
+
+def test_a_hostname_that_was_not_asked_for_is_not_told() -> None:
+    """R-SEC-2, D-31: the instance's name stands in for it only inside the job."""
+    skipped = (SkippedTask(task=TaskName.ASSIGN_HOSTNAME, reason="not asked"),)
+    built = receipt(deployment(job=job(skipped=skipped)))
+    assert built.as_json()["asked"]["hostname"] is None
 
 
 def test_swap_on_a_disk_is_told_apart() -> None:
