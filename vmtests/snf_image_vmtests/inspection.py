@@ -180,8 +180,9 @@ def plugged(vm: Vm, path: str, name: str, *, read_only: bool) -> Iterator[str]:
     vm.monitor.execute("blockdev-add", **node)
     vm.monitor.execute("device_add", driver="virtio-blk-pci", id=f"dev-{name}", drive=name, serial=name)
     find = (
-        f'for i in $(seq 100); do for b in /sys/block/vd*; do [ "$(cat $b/serial 2>/dev/null)" = {name} ]'
-        " && echo ${b##*/} && exit; done; sleep 0.1; done; exit 1"
+        "for i in $(seq 100); do for f in /sys/block/vd*/serial; do"
+        f' [ -e $f ] && [ "$(cat $f)" = {name} ] && f=${{f%/serial}} && echo ${{f##*/}} && exit; done;'
+        " sleep 0.1; done; exit 1"
     )
     device = vm.succeed(find, seconds=_PLUG_SECONDS)
     yield device
