@@ -12,7 +12,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PYTEST := $(SUDO) env HYPOTHESIS_STORAGE_DIRECTORY=build/hypothesis $(if $(CI),CI=$(CI)) \
 	.venv/bin/pytest -p no:cacheprovider -n $(JOBS)
 
-.PHONY: help deps demo test lint unit matrix helper-image fixtures bench clean distclean
+.PHONY: help deps demo test test-engines lint unit matrix helper-image fixtures bench clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,8 +41,11 @@ matrix: helper-image fixtures ## deploy every cell of ci/matrix.yaml and look at
 test: deps ## everything
 	@.venv/bin/tox -e lint,unit
 	@$(MAKE) --no-print-directory helper-image fixtures
-	@$(PYTEST) -m requires
+	@$(PYTEST) -m "requires and not engines"
 	@$(PYTEST) vmtests/matrix vmtests/end_to_end
+
+test-engines: helper-image ## the helper image by a Docker-compatible service: the same bytes again
+	@$(PYTEST) -n 0 -m engines host/tests/test_helper_image_build.py
 
 bench: helper-image fixtures ## measure copy, helper and deployment; table and build/bench.json
 	@$(SUDO) .venv/bin/python bench/run.py

@@ -97,6 +97,7 @@ def test_a_second_build_gives_the_same_bytes(tmp_path: Path) -> None:
     assert [name for name in ARTEFACTS if first[name] != second[name]] == []
 
 
+@pytest.mark.engines
 @pytest.mark.requires("root", "podman", "docker-sdk", "mmdebstrap", "erofs")
 def test_a_docker_compatible_service_builds_the_same(tmp_path: Path, sockets: Path) -> None:
     """ENGINE=docker, against podman's service: the same bytes again."""
