@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from snf_image_contract.job import CONTRACT_VERSION
-from snf_image_host.errors import NodeError
-from snf_image_host.helper_image import load, verify
+from snf_image_host.errors import NodeError, UserError
+from snf_image_host.helper_image import build, load, verify
 
 FILES = {"kernel": b"kernel", "initrd": b"initrd", "root.img": b"root", "disk.img": b"disk"}
 
@@ -77,6 +77,9 @@ def test_another_contract_is_refused_before_anything_starts(directory: Path) -> 
         {},
         {"files": []},
         manifest() | {"files": {"../kernel": {"size": 1, "sha256": "x"}}},
+        manifest() | {"files": {}},
+        manifest()
+        | {"files": {name: entry for name, entry in manifest()["files"].items() if name != "initrd"}},
         manifest() | {"files": {"kernel": {"size": "1", "sha256": "x"}}},
         manifest() | {"build": 1},
         manifest() | {"surprise": 1},
@@ -135,3 +138,59 @@ def test_what_belongs_to_somebody_else_is_refused(directory: Path) -> None:
     os.chown(directory / "kernel", 12345, 0)
     with pytest.raises(NodeError, match="belongs to uid 12345"):
         load(str(directory))
+
+
+# -- building -------------------------------------------------------------------------------------
+
+BUILDER = """\
+import json, os, sys
+json.dump([sys.argv[1:], dict(os.environ)], open(sys.argv[2] + ".told", "w"))
+sys.exit(int(os.path.exists(sys.argv[2] + ".broken")))
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A source tree whose builder only notes how it was called."""
+    (tmp_path / "source/helper-image").mkdir(parents=True)
+    (tmp_path / "source/helper-image/build").write_text(BUILDER)
+    return tmp_path / "source"
+
+
+def test_building_is_the_programs_that_make_runs_with_the_way_to_the_network(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Options arrive, and of the environment only where container service and proxies are."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/podman.sock")
+    monkeypatch.setenv("https_proxy", "http://192.0.2.1:3128")
+    monkeypatch.setenv("SNF_IMAGE_PASSWD", "x")
+    output = str(tmp_path / "out")
+    with capfd.disabled():
+        build(output=output, source=str(source), engine="docker", base="debian:12", refresh=True)
+    words, environment = json.loads(Path(output + ".told").read_text())
+    assert words == ["--output", output, "--engine", "docker", "--base", "debian:12", "--refresh"]
+    assert environment["DOCKER_HOST"] == "unix:///run/podman.sock"
+    assert environment["https_proxy"] == "http://192.0.2.1:3128"
+    assert "SNF_IMAGE_PASSWD" not in environment
+
+
+def test_a_build_that_fails_says_where_the_cause_stands(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out.broken").touch()
+    with capfd.disabled(), pytest.raises(NodeError, match="was not built") as error:
+        build(output=str(tmp_path / "out"), source=str(source), engine="docker")
+    assert error.value.hint == "the lines above say why"
+
+
+def test_building_needs_the_source_tree(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="source tree") as error:
+        build(output=str(tmp_path / "out"), source=str(tmp_path))
+    assert "--source" in error.value.hint
+
+
+def test_buildah_needs_root(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(NodeError, match="needs root") as error:
+        build(output=str(tmp_path / "out"), source=str(source))
+    assert error.value.hint == "run the command as root"

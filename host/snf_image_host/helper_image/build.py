@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Literal
+from typing import Final, Literal
 
 from snf_image_host.errors import NodeError, UserError
 from snf_image_process import start
 
 Engine = Literal["buildah", "docker"]
+
+_PASSED: Final = (
+    "DOCKER_HOST", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY",
+    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+)  # fmt: skip
+"""Variables by which this machine says where its container service and its network are."""
 
 
 def source_directory() -> str | None:
@@ -45,7 +51,8 @@ def build(
     ]
     argv += ["--base", base] if base else []
     argv += ["--refresh"] if refresh else []
-    with start(argv, stdout=sys.stderr.fileno(), stderr=sys.stderr.fileno()) as running:
+    env = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    with start(argv, stdout=sys.stderr.fileno(), stderr=sys.stderr.fileno(), env=env) as running:
         status = running.wait(None)
     if status:
         raise NodeError("the helper image was not built", hint="the lines above say why")

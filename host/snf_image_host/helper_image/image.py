@@ -15,6 +15,8 @@ from snf_image_host.errors import NodeError
 MANIFEST: Final = "manifest.json"
 _MAX_MANIFEST: Final = 4 * 1024 * 1024
 _FORMAT: Final = 1
+NEEDED: Final = ("initrd", "kernel", "root.img")
+"""What a deployment boots; anything else in the directory is for others."""
 REBUILD: Final = "build it with `snf-image helper build`, or install the package that carries it"
 
 
@@ -121,6 +123,9 @@ def read_manifest(directory: str) -> HelperImage:
         raise NodeError(f"{path} is not a manifest of a helper image: {error}", hint=REBUILD) from None
     if head.format != _FORMAT:
         raise NodeError(f"{path} has format {head.format}, this host knows {_FORMAT}", hint=REBUILD)
+    absent = [name for name in NEEDED if name not in files]
+    if absent:
+        raise NodeError(f"{path} does not describe {', '.join(absent)}", hint=REBUILD)
     return HelperImage(
         directory=directory,
         build=head.build,
