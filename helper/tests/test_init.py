@@ -175,7 +175,7 @@ def test_a_job_that_cannot_be_read(machine: Machine, monkeypatch: pytest.MonkeyP
 def test_a_bug_is_told_with_its_place_and_without_its_values(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """R-SEC-2: the text of an unforeseen error may quote a password; ports and console must not."""
+    """R-SEC-1: the text of an unforeseen error may quote a password; ports and console must not."""
     doing(monkeypatch, fail_with(ValueError(SECRET)))
     init.serve([])
     last = machine.heard()[-1]
