@@ -150,7 +150,12 @@ class Vm:
     def wait_for_power_off(self, *, seconds: float) -> None:
         """Wait until the guest has switched itself off."""
         with self.evidence.step(f"{self.name}: wait for power-off"):
-            status = self._process.wait(seconds)
+            # The console is read meanwhile: a guest whose console nobody reads stands still.
+            end = [pexpect.EOF, pexpect.TIMEOUT]
+            index = self._console.expect([*map(re.escape, FATAL), *end], timeout=seconds)
+            if index < len(FATAL):
+                raise VmError(f"{self.name}: the console said {FATAL[index]!r}{self._console_tail()}")
+            status = self._process.wait(START_SECONDS) if index == len(FATAL) else None
             if status is None:
                 raise VmError(f"{self.name}: still runs after {seconds:g} seconds{self._console_tail()}")
             if status != 0:
