@@ -7,13 +7,12 @@ SHELL := /bin/bash
 ENGINE ?= buildah
 BASE ?=
 JOBS ?= 2
-BOOTS := debian-boot-password-swap-files-static debian-boot-hash-swapdisk
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What root leaves in the caches of pytest and Hypothesis, the user's own tests could not write any more.
 PYTEST := $(SUDO) env HYPOTHESIS_STORAGE_DIRECTORY=build/hypothesis $(if $(CI),CI=$(CI)) \
 	.venv/bin/pytest -p no:cacheprovider -n $(JOBS)
 
-.PHONY: help deps demo test test-boot test-engines lint unit matrix helper-image fixtures bench clean distclean
+.PHONY: help deps demo test test-engines lint unit matrix helper-image fixtures bench clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,12 +42,7 @@ test: deps ## everything
 	@.venv/bin/tox -e lint,unit
 	@$(MAKE) --no-print-directory helper-image fixtures
 	@$(PYTEST) -m "requires and not engines"
-	@$(PYTEST) vmtests/matrix vmtests/end_to_end $(BOOTS:%=--deselect 'vmtests/matrix/test_cells.py::test_cell[%]')
-
-# Booting the real Debian under emulation with two processors has failed now and then (programs of the guest
-# crash early); until that is understood these two cells run by themselves, by `make test-boot`.
-test-boot: helper-image fixtures ## deploy the real Debian, boot it and log in, as cells of the matrix
-	@$(PYTEST) -n 0 $(BOOTS:%='vmtests/matrix/test_cells.py::test_cell[%]')
+	@$(PYTEST) vmtests/matrix vmtests/end_to_end
 
 test-engines: helper-image ## the helper image by a Docker-compatible service: the same bytes again
 	@$(PYTEST) -n 0 -m engines host/tests/test_helper_image_build.py

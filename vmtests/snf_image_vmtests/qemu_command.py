@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Literal
+from typing import Final, Literal
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,12 @@ class Channels:
         return os.path.join(self.directory, "qmp")
 
 
+# Under QEMU 7.2 an emulated processor that offers five-level page tables and runs with four makes Debian's
+# kernel 6.1.192 take good kernel addresses for bad ones (LA57 decides its width of an address): mountinfo then
+# shows `xxx` instead of `/dev`, and what systemd mounts or confines fails.
+_CPU: Final = "max,la57=off,svm=off"
+
+
 def command_line(hardware: Hardware, channels: Channels) -> list[str]:
     """The whole command. The VM starts paused, so that whoever reads its console misses nothing.
 
@@ -67,7 +73,7 @@ def command_line(hardware: Hardware, channels: Channels) -> list[str]:
         "setpriv", "--pdeathsig", "TERM", "--",
         "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-S",
         # graphics=off: the firmware speaks on the serial port, too.
-        "-machine", "pc,graphics=off", "-accel", "tcg", "-cpu", "max,svm=off",
+        "-machine", "pc,graphics=off", "-accel", "tcg", "-cpu", _CPU,
         "-m", str(hardware.memory), "-smp", str(hardware.cpus), "-display", "none",
         *(["-device", "VGA"] if hardware.screen else []),
         *_channel_arguments(channels),
