@@ -58,9 +58,9 @@ class Channels:
         return os.path.join(self.directory, "qmp")
 
 
-# Under QEMU 7.2 an emulated processor that offers five-level page tables and runs with four makes Debian's
-# kernel 6.1.192 take good kernel addresses for bad ones (LA57 decides its width of an address): mountinfo then
-# shows `xxx` instead of `/dev`, and what systemd mounts or confines fails.
+# On a processor that offers five-level page tables, emulated by QEMU 7.2, Debian's kernel 6.1.192 takes good
+# addresses of its own for bad ones: mountinfo shows `xxx` instead of `/dev`, and whatever systemd mounts or
+# confines fails.
 _CPU: Final = "max,la57=off,svm=off"
 
 

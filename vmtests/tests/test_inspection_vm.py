@@ -50,6 +50,14 @@ def test_owners_modes_and_labels_of_a_tree_are_in_its_image(
     assert bytes.fromhex(labels["security.selinux"]).rstrip(b"\0") == b"system_u:object_r:shadow_t:s0"
 
 
+def test_the_guest_names_its_mount_points(inspection_vm: InspectionVm, evidence: Evidence) -> None:
+    """The kernel does not take its own addresses for bad ones (see the processor in qemu_command)."""
+    with inspection_vm.disk(load_fixture(names()[0]).path, evidence) as disk:
+        table = disk.vm.succeed("cat /proc/self/mountinfo")
+    assert " /proc " in table
+    assert " xxx" not in table
+
+
 @pytest.mark.requires("e2fsprogs")
 def test_a_damaged_file_system_fails_its_checker_and_the_next_disk_is_fine(
     inspection_vm: InspectionVm, evidence: Evidence, tmp_path: object

@@ -48,6 +48,6 @@ def test_a_kernel_of_ones_own_and_networks_that_lead_nowhere() -> None:
 
 
 def test_the_processor_offers_no_page_tables_that_confuse_the_kernel() -> None:
-    """With them, mountinfo shows `xxx` for `/dev`; the inspection VM's test looks for that in a running guest."""
+    """With them, mountinfo shows `xxx` for `/dev`; a test of the inspection VM looks for that in a guest."""
     (cpu,) = _after(command_line(Hardware(), CHANNELS), "-cpu")
     assert "la57=off" in cpu.split(",")
