@@ -11,6 +11,7 @@ from typing import Final
 from snf_image_host.reporter import ConsoleLine, Reporter
 from snf_image_host.vm.evidence import EvidenceFile
 from snf_image_host.vm.inert import inert_bytes
+from snf_image_host.vm.redaction import Redaction
 
 PREFIX: Final = "HELPER: "
 MAX_LINE: Final = 4096
@@ -22,9 +23,17 @@ MAX_TOTAL: Final = 4 * 1024 * 1024
 class Console:
     """Consumer of the first serial port. ``last_line`` and ``panic`` are for error texts."""
 
-    def __init__(self, reporter: Reporter, log: EvidenceFile, *, max_total: int = MAX_TOTAL) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        log: EvidenceFile,
+        redaction: Redaction | None = None,
+        *,
+        max_total: int = MAX_TOTAL,
+    ) -> None:
         self._reporter = reporter
         self._log = log
+        self._redaction = redaction or Redaction()
         self._left = max_total
         self._dropped = 0
         self._line = bytearray()
@@ -54,7 +63,8 @@ class Console:
         self._line += part[: max(0, 2 * MAX_LINE - len(self._line))]
 
     def _finish(self) -> None:
-        text = inert_bytes(bytes(self._line).rstrip(b"\r"), MAX_LINE - len(PREFIX))
+        line = self._redaction.bytes(bytes(self._line).rstrip(b"\r"))
+        text = inert_bytes(line, MAX_LINE - len(PREFIX))
         self._line.clear()
         if text.strip():
             self.last_line = text

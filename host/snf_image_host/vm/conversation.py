@@ -27,6 +27,7 @@ from snf_image_contract.events import (
 from snf_image_contract.names import TaskName
 from snf_image_host.reporter import HelperSaid, Reporter
 from snf_image_host.vm.inert import inert_event
+from snf_image_host.vm.redaction import Redaction
 from snf_image_process import Deadline
 
 MAX_TASK_EVENTS: Final = 2 * len(TaskName)
@@ -48,8 +49,9 @@ class Conversation:
     :meth:`take`, :meth:`breach` and :meth:`ended` are for the port's thread; the rest is for the owner.
     """
 
-    def __init__(self, reporter: Reporter, bounds: Bounds) -> None:
+    def __init__(self, reporter: Reporter, bounds: Bounds, redaction: Redaction | None = None) -> None:
         self.bounds = bounds
+        self.redaction = redaction or Redaction()
         self.hello: Hello | None = None
         self.hello_at: float | None = None
         """When it came, on the monotonic clock."""
@@ -110,7 +112,7 @@ class Conversation:
             return f"more than {MAX_TASK_EVENTS} events {event.KIND}"
         if len(self._events) >= self.bounds.events:
             return f"more than {self.bounds.events} events"
-        event = inert_event(event, MAX_TEXT)
+        event = inert_event(self.redaction.event(event), MAX_TEXT)
         with self._changed:
             self._events.append(event)
         # Told before anybody wakes up: the owner may close the sinks once the last event is here.

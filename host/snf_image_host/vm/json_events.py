@@ -55,12 +55,12 @@ class JsonEvents:
 
     def end(self) -> None:
         if self._pending and self._conversation.fault is None:
-            self._log.write_line(inert_bytes(self._pending, MAX_LINE))
+            self._log.write_line(inert_bytes(self._conversation.redaction.bytes(self._pending), MAX_LINE))
             self._conversation.breach("its last event is not a whole line")
         self._conversation.ended()
 
     def _hear(self, line: bytes) -> None:
-        self._log.write_line(inert_bytes(line, 2 * MAX_LINE))
+        self._log.write_line(inert_bytes(self._conversation.redaction.bytes(line), 2 * MAX_LINE))
         try:
             event = decode_event(line + b"\n", self._seq)
         except ContractError as error:

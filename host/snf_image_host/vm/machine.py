@@ -25,6 +25,7 @@ from snf_image_host.vm.evidence import EvidenceFile
 from snf_image_host.vm.json_events import JsonEvents
 from snf_image_host.vm.medium import build_medium, disk_letters, job_files
 from snf_image_host.vm.qemu import Qemu
+from snf_image_host.vm.redaction import Redaction
 from snf_image_host.vm.result import ResultPort
 from snf_image_host.vm.serial import Port
 from snf_image_host.vm.text_events import TextEvents
@@ -96,9 +97,11 @@ class HelperVm:
         ]
         for log in logs:
             self._alive.callback(log.close)
-        self._console = Console(reporter, logs[0])
-        self._result = ResultPort(logs[1])
-        self._conversation = Conversation(reporter, Bounds(warnings=settings.max_messages))
+        self._redaction = Redaction()
+        self._console = Console(reporter, logs[0], self._redaction)
+        self._result = ResultPort(logs[1], self._redaction)
+        bounds = Bounds(warnings=settings.max_messages)
+        self._conversation = Conversation(reporter, bounds, self._redaction)
         listener = TextEvents if self._foreign else JsonEvents
         self._events = listener(self._conversation, logs[2])
         self._qemu: Qemu | None = None
@@ -152,6 +155,7 @@ class HelperVm:
         """
         # The copy may have taken an hour since the job was decided (R-HLP-16).
         job = dataclasses.replace(job, clock=time.time())
+        self._redaction.learn(job)
         limit = self._scaled(self._settings.soft_timeout)
         given = self._hand_over_cold(job, disks) if self._foreign else self._hand_over(job, disks)
         deadline = Deadline(None if limit is None else max(0.0, given + limit - time.monotonic()))

@@ -7,6 +7,7 @@ from typing import Final
 from snf_image_contract.events import SUCCESS
 from snf_image_host.vm.evidence import EvidenceFile
 from snf_image_host.vm.inert import inert_bytes
+from snf_image_host.vm.redaction import Redaction
 
 MAX_BYTES: Final = 4096
 """Where reading stops; what follows is dropped."""
@@ -17,8 +18,9 @@ _MAX_ERRORS: Final = 10
 class ResultPort:
     """Consumer of the port."""
 
-    def __init__(self, log: EvidenceFile) -> None:
+    def __init__(self, log: EvidenceFile, redaction: Redaction | None = None) -> None:
         self._log = log
+        self._redaction = redaction or Redaction()
         self._data = bytearray()
 
     def feed(self, chunk: bytes) -> int:
@@ -27,7 +29,7 @@ class ResultPort:
 
     def end(self) -> None:
         for line in self._lines():
-            self._log.write_line(inert_bytes(line, MAX_BYTES))
+            self._log.write_line(inert_bytes(self._redaction.bytes(line), MAX_BYTES))
 
     @property
     def first_line(self) -> bytes:
@@ -44,7 +46,7 @@ class ResultPort:
     def errors(self) -> tuple[str, ...]:
         """The causes of ``ERROR: <text>`` lines, made inert."""
         found = [line.removeprefix(_ERROR).strip() for line in self._lines() if line.startswith(_ERROR)]
-        return tuple(inert_bytes(text, 1024) for text in found[:_MAX_ERRORS])
+        return tuple(inert_bytes(self._redaction.bytes(text), 1024) for text in found[:_MAX_ERRORS])
 
     def _lines(self) -> list[bytes]:
         return [line.rstrip(b"\r") for line in bytes(self._data).split(b"\n") if line.strip()]

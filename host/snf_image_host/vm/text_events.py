@@ -61,7 +61,7 @@ class TextEvents:
     def _finish(self) -> None:
         line = bytes(self._line).removesuffix(b"\r")
         self._line.clear()
-        self._log.write_line(inert_bytes(line, MAX_LINE))
+        self._log.write_line(inert_bytes(self._conversation.redaction.bytes(line), MAX_LINE))
         if self._stderr_due:
             self._stderr_due -= 1
             self._keep(self._stderr, line, MAX_STDERR_LINES)
