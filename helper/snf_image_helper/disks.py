@@ -59,6 +59,11 @@ def find_disks(wanted: Sequence[JobDisk], timeout: float = 5) -> Disks:
         time.sleep(_POLL_SECONDS)
 
 
+def demand_unused(device: str) -> None:
+    """OSError (EBUSY) if the device, or any part of it, is mounted: an exclusive open fails then."""
+    os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+
+
 def _by_serial() -> dict[str, str]:
     """Names of block devices by serial, of those that are ready: with a size and a device node."""
     found: dict[str, str] = {}

@@ -40,6 +40,12 @@ def umount(target: str) -> None:
         raise OSError(number, os.strerror(number), target)
 
 
+def size(mount_point: str) -> int:
+    """Bytes of the file system that is mounted there, as it says itself."""
+    status = os.statvfs(mount_point)
+    return status.f_blocks * status.f_frsize
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MountPoint:
     """One line of mountinfo. ``source`` is what was given as the device."""

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from snf_image_contract.events import FoundPartition, FoundSystem, FoundUsers, Warned, WouldRun
+from snf_image_host.inert import inert
 from snf_image_host.reporter import Event, HelperSaid
 
 _COLUMNS = ("nr", "start", "size", "type", "file system", "label", "name", "role", "remark")
@@ -59,7 +60,7 @@ class InspectionReport:
 
     def as_text(self) -> str:
         """Several lines for a terminal. Warnings are not among them: they were shown when they came."""
-        lines = [f"image             {_inert(self._image)}"]
+        lines = [f"image             {inert(self._image)}"]
         lines += self._system_lines()
         if self._partitions:
             rows = [_row(partition) for partition in self._partitions]
@@ -85,7 +86,7 @@ class InspectionReport:
             ("cloud-init", system.cloud_init),
             ("users", self._users_text()),
         )
-        return [f"{name:<17} {_inert(value)}" for name, value in facts if value]
+        return [f"{name:<17} {inert(value)}" for name, value in facts if value]
 
     def _users_text(self) -> str:
         shown = ", ".join(self._users[:_USERS_SHOWN])
@@ -94,7 +95,7 @@ class InspectionReport:
 
 
 def _task_line(task: WouldRun) -> str:
-    return f"skip  {task.task}: {_inert(task.skipped)}" if task.skipped else f"run   {task.task}"
+    return f"skip  {task.task}: {inert(task.skipped)}" if task.skipped else f"run   {task.task}"
 
 
 def _row(partition: FoundPartition) -> tuple[str, ...]:
@@ -112,7 +113,7 @@ def _row(partition: FoundPartition) -> tuple[str, ...]:
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    cells = [header, *(tuple(_inert(cell) for cell in row) for row in rows)]
+    cells = [header, *(tuple(inert(cell) for cell in row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     return [
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -128,7 +129,3 @@ def _size(size: int) -> str:
             return f"{value:.4g} {unit}"
         value /= 1024
     return f"{value:.4g} TiB"
-
-
-def _inert(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -436,3 +436,18 @@ def test_stages_spoil_the_disk_in_words_of_the_command(
     captured = capsys.readouterr()
     assert "ended by SIGTERM: the disk /disk.raw may be half customised and is not usable" in captured.err
     assert json.loads(captured.out)["exit_code"] == 143
+
+
+@pytest.mark.parametrize("stage", ["helper-start", "host-keys"])
+def test_stages_before_the_disk_is_handed_over_leave_it_as_it_was(
+    stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def customize(deployment: Deployment, reporter: Reporter) -> Receipt:
+        reporter.emit(StageStarted(stage=stage))
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        raise AssertionError
+
+    monkeypatch.setattr(snf_image_host.deploy, "customize", customize)
+    assert main(["customize", "/disk.raw", "--progress", "none"]) == 143
+    assert capsys.readouterr().err == "snf-image: ended by SIGTERM\n"

@@ -31,9 +31,9 @@ def resize_mounted(guest: Guest) -> None:
     if place is None:
         guest.warn(f"{volume.name}: {volume.kind} is not mounted and therefore not resized")
         return
-    before = _size(place)
+    before = kernel_mount.size(place)
     _grow(volume, place)
-    after = _size(place)
+    after = kernel_mount.size(place)
     if after > before:
         detail = f"{volume.kind} grown from {before} to {after} bytes"
         guest.report.change(Change(path=volume.name, change="filesystem", detail=detail))
@@ -63,11 +63,6 @@ def _mount_point(guest: Guest, volume: Volume) -> str | None:
         devices = {volume.device()}
     points = [point.path for point in kernel_mount.mounted_below(guest.target) if point.source in devices]
     return points[-1] if points else None
-
-
-def _size(place: str) -> int:
-    status = os.statvfs(place)
-    return status.f_blocks * status.f_frsize
 
 
 def _grow(volume: Volume, place: str) -> None:

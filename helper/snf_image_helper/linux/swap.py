@@ -11,6 +11,7 @@ from snf_image_contract.events import Change
 from snf_image_contract.job import SwapDisk, SwapPartition
 from snf_image_contract.names import TaskName
 from snf_image_helper import edit, fstab, partition_table
+from snf_image_helper.disks import demand_unused
 from snf_image_helper.errors import ImageError, RequestError, TaskError
 from snf_image_helper.filesystems import Volume, all_volumes, has_name, volume_of, whole
 from snf_image_helper.guest import Guest
@@ -91,8 +92,7 @@ def _disk(guest: Guest, asked: SwapDisk) -> Volume:
 def _make_swap(guest: Guest, volume: Volume, identifier: str) -> None:
     device = volume.device()
     try:
-        # An exclusive open fails if the device, or any part of it, is mounted.
-        os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+        demand_unused(device)
     except OSError as error:
         raise RequestError(f"{volume.name}: cannot become swap: {error.strerror}") from None
     try:

@@ -73,7 +73,7 @@ def _reporting(arguments: argparse.Namespace, deployment: Deployment, *sinks: Si
 
 
 class _Spoiling:
-    """Knows what an interruption leaves behind: a disk is touched once a stage has begun."""
+    """Knows what an interruption leaves behind: the disk is touched by these two stages."""
 
     def __init__(self, session: Session, command: str, disk: str) -> None:
         self._session = session
@@ -83,7 +83,7 @@ class _Spoiling:
             self._text = f"the disk {disk} may be half customised and is not usable"
 
     def handle(self, event: Event) -> None:
-        if isinstance(event, StageStarted):
+        if isinstance(event, StageStarted) and event.stage in ("copy", "customize"):
             self._session.spoiled = self._text
 
     def close(self) -> None:

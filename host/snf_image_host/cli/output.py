@@ -9,6 +9,8 @@ import os
 import sys
 from typing import Any, TextIO
 
+from snf_image_host.inert import inert
+
 
 def prepare_streams() -> None:
     """Let text that cannot be encoded be printed as escapes: names of files can hold any byte."""
@@ -38,7 +40,7 @@ def flush() -> None:
 
 
 def _inert(line: str) -> str:
-    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
+    return "\t".join(map(inert, line.split("\t")))
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Final, TextIO
 
+from snf_image_host.inert import inert
 from snf_image_host.reporter import CopyProgress, Event
-from snf_image_host.sinks.text import inert, line_of, percent, size_text
+from snf_image_host.sinks.text import line_of, percent, size_text
 
 _EVERY: Final = 3.0
 

@@ -8,8 +8,9 @@ from typing import Final, TextIO
 
 from snf_image_contract.events import TaskStarted
 from snf_image_contract.names import TaskName
+from snf_image_host.inert import inert
 from snf_image_host.reporter import CopyProgress, Event, HelperSaid, StageEnded, StageStarted
-from snf_image_host.sinks.text import inert, line_of, percent, size_text, stage_name
+from snf_image_host.sinks.text import line_of, percent, size_text, stage_name
 
 _EVERY: Final = 0.1
 _BAR: Final = 24

@@ -27,11 +27,6 @@ _STAGES: Final = {
 _MIB: Final = 1024 * 1024
 
 
-def inert(text: str) -> str:
-    """``text`` in one line that cannot steer a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def stage_name(stage: str) -> str:
     return _STAGES.get(stage, stage)
 

@@ -134,7 +134,10 @@ def _lock_directory(runtime_dir: str) -> str:
         os.makedirs(runtime_dir, mode=0o755, exist_ok=True)
         state = os.stat(runtime_dir)
     except OSError as error:
-        raise NodeError(f"{runtime_dir}: {error.strerror}", hint="set RUNTIME_DIR") from None
+        raise NodeError(
+            f"{runtime_dir}: {error.strerror}",
+            hint="it must be a directory of root's",
+        ) from None
     if state.st_uid != os.geteuid() or state.st_mode & 0o022:
         raise NodeError(f"{runtime_dir}: must belong to root and be writable by nobody else")
     return runtime_dir

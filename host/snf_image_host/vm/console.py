@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from snf_image_host.inert import inert_bytes
 from snf_image_host.reporter import ConsoleLine, Reporter
 from snf_image_host.vm.evidence import EvidenceFile
-from snf_image_host.vm.inert import inert_bytes
 from snf_image_host.vm.redaction import Redaction
 
 PREFIX: Final = "HELPER: "

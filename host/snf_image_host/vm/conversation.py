@@ -25,8 +25,8 @@ from snf_image_contract.events import (
     is_terminal,
 )
 from snf_image_contract.names import TaskName
+from snf_image_host.inert import inert_event
 from snf_image_host.reporter import HelperSaid, Reporter
-from snf_image_host.vm.inert import inert_event
 from snf_image_host.vm.redaction import Redaction
 from snf_image_process import Deadline
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import Final
 
-from snf_image_host.vm.inert import inert_bytes
+from snf_image_host.inert import inert_bytes
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 

@@ -20,9 +20,9 @@ from snf_image_contract.events import (
     decode_event,
 )
 from snf_image_contract.names import TaskName
+from snf_image_host.inert import inert_bytes
 from snf_image_host.vm.conversation import Conversation
 from snf_image_host.vm.evidence import EvidenceFile
-from snf_image_host.vm.inert import inert_bytes
 
 
 class JsonEvents:

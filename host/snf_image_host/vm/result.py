@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from snf_image_contract.events import SUCCESS
+from snf_image_host.inert import inert_bytes
 from snf_image_host.vm.evidence import EvidenceFile
-from snf_image_host.vm.inert import inert_bytes
 from snf_image_host.vm.redaction import Redaction
 
 MAX_BYTES: Final = 4096

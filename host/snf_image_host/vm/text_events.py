@@ -11,9 +11,9 @@ from typing import Final
 
 from snf_image_contract.events import MAX_STDERR_LINES, Failed, TaskEnded, TaskStarted, Warned
 from snf_image_contract.names import TaskName
+from snf_image_host.inert import inert_bytes
 from snf_image_host.vm.conversation import Conversation
 from snf_image_host.vm.evidence import EvidenceFile
-from snf_image_host.vm.inert import inert_bytes
 
 MAX_LINE: Final = 4096
 _MAX_CAUSES: Final = 10

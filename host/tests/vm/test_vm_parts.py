@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from snf_image_contract.events import Change, Changed, Failed, Succeeded, Warned
 from snf_image_contract.names import TaskName
 from snf_image_host.errors import NodeError, SnfImageError
+from snf_image_host.inert import inert_bytes, inert_event, inert_text
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm import serial
 from snf_image_host.vm.console import Console
 from snf_image_host.vm.conversation import Bounds, Conversation
 from snf_image_host.vm.evidence import EvidenceFile, OutputTail
-from snf_image_host.vm.inert import inert_bytes, inert_event, inert_text
 from snf_image_host.vm.json_events import JsonEvents
 from snf_image_host.vm.qmp import DiskFault, Qmp, QmpError
 from snf_image_host.vm.result import ResultPort

@@ -1,4 +1,4 @@
-"""Makes what the helper says harmless to terminals and logs (R-HLP-8, T-34).
+"""Makes what the helper says, and names that strangers chose, harmless to terminals and logs (R-HLP-8, T-34).
 
 Control characters, and characters that reorder or hide text, are shown as escapes.
 """
@@ -13,10 +13,15 @@ T = TypeVar("T")
 CUT: Final = " [cut]"
 
 
+def inert(text: str) -> str:
+    """``text`` in printable characters only, and so in one line."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
 def inert_text(text: str, limit: int) -> str:
-    """``text`` in printable characters only, at most ``limit`` of them."""
+    """The same, at most ``limit`` characters."""
     if not text.isprintable():
-        text = "".join(char if char.isprintable() else _escape(char) for char in text[: limit + 1])
+        text = inert(text[: limit + 1])
     return text if len(text) <= limit else text[: limit - len(CUT)] + CUT
 
 
