@@ -46,6 +46,13 @@ class Hello:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Awake:
+    """Answer to a byte on the third port: a helper restored from a saved state is alive and waits."""
+
+    KIND: ClassVar = "awake"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class JobAccepted:
     """The medium was found and the job understood."""
 
@@ -170,7 +177,7 @@ class Succeeded:
 
 
 Event = (
-    Hello | JobAccepted | TaskStarted | TaskEnded | Warned | Changed | Detected
+    Hello | Awake | JobAccepted | TaskStarted | TaskEnded | Warned | Changed | Detected
     | FoundPartition | FoundSystem | FoundUsers | WouldRun | Failed | Succeeded
 )  # fmt: skip
 

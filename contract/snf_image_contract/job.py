@@ -15,7 +15,7 @@ from snf_image_contract import codec
 from snf_image_contract.names import ImageFormat, OsFamily, TaskName
 from snf_image_contract.secret import Secret
 
-CONTRACT_VERSION: Final = 1
+CONTRACT_VERSION: Final = 2
 MAX_JOB_BYTES: Final = 64 * 1024 * 1024
 PARAMETER_SERIAL: Final = "snf-params"
 HELPER_SERIAL: Final = "snf-helper"
@@ -241,13 +241,15 @@ class Job:
 
     ``os_family`` or ``root_partition`` None: detect (R-DET-1). ``environment`` is for custom and
     overwriting tasks, filled by the host only if one may run. ``clock``: the host's, seconds since the
-    epoch, UTC (R-HLP-16).
+    epoch, UTC (R-HLP-16). ``entropy``: base64 of fresh random bytes of the host's, for the helper's kernel:
+    one that continues from a saved state would make the same keys, salts and identifiers each time.
     """
 
     contract_version: int = CONTRACT_VERSION
     action: Literal["customize", "inspect"] = "customize"
     instance: str
     clock: float
+    entropy: Secret | None = None
     image_format: ImageFormat = ImageFormat.DISKDUMP
     disks: tuple[JobDisk, ...]
     os_family: OsFamily | None = None

@@ -44,12 +44,12 @@ class Family:
 
 
 # A family's package is imported when an image needs it: most images need one.
-_PACKAGES: Final = {OsFamily.LINUX: "snf_image_helper.linux.family"}
+PACKAGES: Final = {OsFamily.LINUX: "snf_image_helper.linux.family"}
 
 
 def family_of(name: OsFamily) -> Family:
     """The table of a family; :class:`ImageError` for one that this helper does not configure yet."""
-    package = _PACKAGES.get(name)
+    package = PACKAGES.get(name)
     if package is None:
         raise ImageError(f"{name} is not supported yet: deploy it without configuration (EXCLUDE_ALL_TASKS)")
     family: Family = importlib.import_module(package).FAMILY

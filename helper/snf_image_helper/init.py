@@ -9,10 +9,15 @@ the worker (a bug in a library, too little memory) is a failure with a cause and
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import ctypes
+import fcntl
 import os
+import select
 import signal
+import struct
+import sys
 import termios
 import time
 import tty
@@ -20,7 +25,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
 
 from snf_image_contract.codec import ContractError
-from snf_image_contract.events import MAX_STDERR_LINES, SUCCESS, Failed, Hello, Succeeded
+from snf_image_contract.events import MAX_STDERR_LINES, SUCCESS, Awake, Failed, Hello, Succeeded
 from snf_image_contract.job import CONTRACT_VERSION, MAX_JOB_BYTES, PARAMETER_SERIAL, Job, load_job
 from snf_image_helper.errors import TaskError
 from snf_image_helper.report import Reporter, clip, clip_all, fd_sender
@@ -38,6 +43,10 @@ _MS_RDONLY_NOSUID_NODEV_NOEXEC: Final = 0x1 | 0x2 | 0x4 | 0x8
 _MS_REMOUNT_RDONLY: Final = 0x20 | 0x1
 _RB_POWER_OFF: Final = 0x4321FEDC
 _CLOCK_REALTIME: Final = time.CLOCK_REALTIME
+RANDOM: Final = "/dev/random"
+_RNDADDENTROPY: Final = 0x40085203
+_RNDRESEEDCRNG: Final = 0x5207
+_POLL_SECONDS: Final = 0.02
 _MAX_RESULT: Final = 4000
 """Of the result port the host reads 4 KiB."""
 
@@ -92,8 +101,12 @@ def serve(words: list[str]) -> None:
     """One job: hello, wait, work, and the one word on the second port."""
     with open_port(EVENT_PORT) as events, open_port(RESULT_PORT) as result:
         report = Reporter(fd_sender(events))
+        if "snf_image_preload" in words:
+            from snf_image_helper.preload import preload  # noqa: PLC0415 - only where a state is to be saved
+
+            preload()
         report.emit(Hello(contract_version=CONTRACT_VERSION, build=build_id()))
-        failure = attempt(report)
+        failure = attempt(report, events)
         if failure is None:
             report.emit(Succeeded())
         else:
@@ -112,14 +125,15 @@ def tell(port: int, text: str) -> None:
     termios.tcdrain(port)
 
 
-def attempt(report: Reporter) -> Failed | None:
-    """Do the job; None if it is done, else the terminal event."""
+def attempt(report: Reporter, events: int) -> Failed | None:
+    """Do the job; None if it is done, else the terminal event. ``events``: the third port."""
     # Imported while the host is still copying, not while it waits for the job to be done.
     from snf_image_helper.runner import run_job  # noqa: PLC0415
 
     try:
-        job = await_job()
+        job = await_job(lambda: answer(events, report))
         set_clock(job.clock)
+        take_entropy(job)
         run_job(job, report)
     except TaskError as error:
         return Failed(blame=error.blame, messages=clip_all(error.messages), task=report.task)
@@ -168,9 +182,9 @@ def open_port(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def await_job() -> Job:
+def await_job(pause: Callable[[], None]) -> Job:
     """Wait for the parameter medium, for as long as the host copies; then the disks are all there."""
-    device = await_disk(PARAMETER_SERIAL)
+    device = await_disk(PARAMETER_SERIAL, pause)
     os.makedirs(_MEDIUM, exist_ok=True)
     mount(device, _MEDIUM, "ext2", _MS_RDONLY_NOSUID_NODEV_NOEXEC, "")
     try:
@@ -180,14 +194,37 @@ def await_job() -> Job:
         unmount(_MEDIUM)
 
 
-def await_disk(serial: str) -> str:
-    """Device node of the disk with that serial, as soon as the kernel has it."""
+def await_disk(serial: str, pause: Callable[[], None]) -> str:
+    """Device node of the disk with that serial, as soon as the kernel has it; ``pause`` between two looks."""
     while True:
         for name in os.listdir(_SYS_BLOCK):
             with contextlib.suppress(OSError), open(f"{_SYS_BLOCK}/{name}/serial", encoding="ascii") as file:
                 if file.read().strip() == serial and os.path.exists(f"/dev/{name}"):
                     return f"/dev/{name}"
-        time.sleep(0.02)
+        pause()
+
+
+def answer(events: int, report: Reporter) -> None:
+    """Wait a moment; if the host asks meanwhile whether anybody is there, tell it."""
+    if select.select([events], [], [], _POLL_SECONDS)[0]:
+        os.read(events, 4096)
+        report.emit(Awake())
+
+
+def take_entropy(job: Job) -> None:
+    """Mix the host's fresh random bytes into the kernel's and into what was seeded from those before.
+
+    A VM that continues from a saved state has its random generators in common with every other one that did.
+    The two requests are described in random(4).
+    """
+    if job.entropy is None:
+        return
+    fresh = binascii.a2b_base64(job.entropy.reveal(), strict_mode=True)
+    with open(RANDOM, "wb", buffering=0) as device:
+        fcntl.ioctl(device, _RNDADDENTROPY, struct.pack("ii", 8 * len(fresh), len(fresh)) + fresh)
+        fcntl.ioctl(device, _RNDRESEEDCRNG)
+    if (imported := sys.modules.get("random")) is not None:
+        imported.seed()
 
 
 def set_clock(moment: float) -> None:

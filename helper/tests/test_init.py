@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import fcntl
 import os
+import random
 import signal
 import termios
 import threading
@@ -14,13 +17,14 @@ from typing import Never
 import pytest
 
 from snf_image_contract.codec import ContractError
-from snf_image_contract.events import Event, Failed, Hello, JobAccepted, Succeeded, decode_event
+from snf_image_contract.events import Awake, Event, Failed, Hello, JobAccepted, Succeeded, decode_event
 from snf_image_contract.job import CONTRACT_VERSION, MAX_JOB_BYTES, Job, load_job
-from snf_image_helper import init, runner
+from snf_image_contract.secret import Secret
+from snf_image_helper import init, preload, runner
 from snf_image_helper.errors import ImageError, TaskError
 from snf_image_helper.report import Reporter
 
-GOLDEN_JOB = Path(__file__).parents[2] / "contract/tests/golden/job-v1.json"
+GOLDEN_JOB = Path(__file__).parents[2] / "contract/tests/golden/job-v2.json"
 SECRET = "Tr0ub4dor&3"
 
 
@@ -61,6 +65,7 @@ class Machine:
     def __init__(self) -> None:
         self.events, self.result = Port(), Port()
         self.clock: list[tuple[int, float]] = []
+        self.entropy: list[Job] = []
         self.shells = 0
 
     def heard(self) -> list[Event]:
@@ -78,7 +83,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, job: Job) -> Machine:
     machine = Machine()
     monkeypatch.setattr(init, "EVENT_PORT", machine.events.path)
     monkeypatch.setattr(init, "RESULT_PORT", machine.result.path)
-    monkeypatch.setattr(init, "await_job", lambda: job)
+    monkeypatch.setattr(init, "await_job", lambda _: job)
+    monkeypatch.setattr(init, "take_entropy", machine.entropy.append)
     monkeypatch.setattr(init, "build_id", lambda: "b" * 64)
     monkeypatch.setattr(os, "sync", lambda: None)
     monkeypatch.setattr(time, "clock_settime", lambda clock, moment: machine.clock.append((clock, moment)))
@@ -161,7 +167,7 @@ def test_a_cause_of_several_lines_and_scripts_is_one_line_of_ascii(
 
 
 def test_a_job_that_cannot_be_read(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def await_job() -> Never:
+    def await_job(_: object) -> Never:
         raise ContractError("job.surprise: unknown field")
 
     monkeypatch.setattr(init, "await_job", await_job)
@@ -313,17 +319,69 @@ def test_a_disk_is_found_by_its_serial(tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / name / "serial").write_text(serial + "\n")
     (tmp_path / "loop0").mkdir()
     monkeypatch.setattr(init, "_SYS_BLOCK", str(tmp_path))
-    assert init.await_disk("snf-params") == "/dev/null"
-    looks: list[float] = []
+    assert init.await_disk("snf-params", lambda: None) == "/dev/null"
+    looks: list[None] = []
 
-    def sleep(seconds: float) -> None:
-        looks.append(seconds)
+    def pause() -> None:
+        looks.append(None)
         if len(looks) == 3:
             (tmp_path / "zero").mkdir()
             (tmp_path / "zero/serial").write_text("snf-disk-9\n")
 
-    monkeypatch.setattr(time, "sleep", sleep)
-    assert init.await_disk("snf-disk-9") == "/dev/zero"  # the node of `absent` does not exist
+    assert init.await_disk("snf-disk-9", pause) == "/dev/zero"  # the node of `absent` does not exist
+
+
+def test_a_helper_that_is_asked_answers_and_one_that_is_not_waits(machine: Machine) -> None:
+    """R-HLP-14: how the host knows that a restored helper is alive."""
+    said: list[bytes] = []
+    report = Reporter(said.append)
+    with init.open_port(init.EVENT_PORT) as port:
+        begun = time.monotonic()
+        init.answer(port, report)
+        assert time.monotonic() - begun > 0.015
+        assert said == []
+        os.write(machine.events.master, b"\n")
+        while not said:
+            init.answer(port, report)
+    assert [decode_event(line, number) for number, line in enumerate(said)] == [Awake()]
+
+
+def test_fresh_entropy_reaches_the_kernel_and_pythons_own_generator(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-HLP-16: it is credited, the kernel's generator is seeded anew at once, and so is Python's."""
+    asked: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(init, "RANDOM", str(tmp_path / "random"))
+    monkeypatch.setattr(fcntl, "ioctl", lambda _, request, given=b"": asked.append((request, given)))
+    random.seed(1)
+    expected = random.getstate()
+    random.seed(1)
+    init.take_entropy(dataclasses.replace(job, entropy=Secret("AAECAw==")))
+    assert asked == [(0x40085203, b"\x20\0\0\0\x04\0\0\0\x00\x01\x02\x03"), (0x5207, b"")]
+    assert random.getstate() != expected
+
+
+def test_without_entropy_nothing_is_seeded(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "RANDOM", "/nowhere")
+    init.take_entropy(dataclasses.replace(job, entropy=None))
+    random.seed(1)
+    first = random.getstate()
+    random.seed(1)
+    assert random.getstate() == first
+
+
+def test_a_state_to_be_saved_has_its_code_loaded_before_hello(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-HLP-14: only where the kernel's words ask for it."""
+    order: list[str] = []
+    monkeypatch.setattr(preload, "preload", lambda: order.append("preload"))
+    monkeypatch.setattr(init, "build_id", lambda: order.append("hello") or "b" * 64)
+    doing(monkeypatch, lambda *_: None)
+    init.serve([])
+    assert order == ["hello"]
+    init.serve(["snf_image_preload"])
+    assert order == ["hello", "preload", "hello"]
 
 
 class Mounts:
@@ -356,8 +414,8 @@ def test_the_job_is_read_from_the_medium(
     """R-HLP-5, D-21: mounted read-only, nosuid, nodev, noexec; job.json; unmounted again."""
     (tmp_path / "job.json").write_bytes(GOLDEN_JOB.read_bytes())
     monkeypatch.setattr(init, "_MEDIUM", str(tmp_path))
-    monkeypatch.setattr(init, "await_disk", {"snf-params": "/dev/vdc"}.__getitem__)
-    assert init.await_job() == job
+    monkeypatch.setattr(init, "await_disk", lambda serial, _: {"snf-params": "/dev/vdc"}[serial])
+    assert init.await_job(lambda: None) == job
     assert mounts.done == [
         ("mount", "/dev/vdc", str(tmp_path), "ext2", "15"),
         ("unmount", str(tmp_path)),
@@ -370,9 +428,9 @@ def test_a_job_beyond_its_limit_is_refused_without_reading_all_of_it(
     with (tmp_path / "job.json").open("wb") as file:
         file.truncate(MAX_JOB_BYTES * 4)
     monkeypatch.setattr(init, "_MEDIUM", str(tmp_path))
-    monkeypatch.setattr(init, "await_disk", lambda _: "/dev/vdc")
+    monkeypatch.setattr(init, "await_disk", lambda *_: "/dev/vdc")
     with pytest.raises(ContractError):
-        init.await_job()
+        init.await_job(lambda: None)
     assert mounts.done[-1] == ("unmount", str(tmp_path))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from snf_image_contract.codec import ContractError
 from snf_image_contract.events import (
     MAX_LINE,
+    Awake,
     Event,
     Failed,
     Hello,
@@ -81,6 +82,8 @@ class JsonEvents:
             return None  # may come at any time
         if self._seq == 0:
             return f"event {event.KIND} before hello"
+        if isinstance(event, Awake):
+            return None if not self._accepted else "it wakes up in the middle of its job"
         if isinstance(event, JobAccepted):
             if self._accepted or not self._conversation.job_given:
                 return f"event {event.KIND} without a job"
