@@ -375,8 +375,13 @@ def test_a_state_to_be_saved_has_its_code_loaded_before_hello(
 ) -> None:
     """R-HLP-14: only where the kernel's words ask for it."""
     order: list[str] = []
+
+    def hello() -> str:
+        order.append("hello")
+        return "b" * 64
+
     monkeypatch.setattr(preload, "preload", lambda: order.append("preload"))
-    monkeypatch.setattr(init, "build_id", lambda: order.append("hello") or "b" * 64)
+    monkeypatch.setattr(init, "build_id", hello)
     doing(monkeypatch, lambda *_: None)
     init.serve([])
     assert order == ["hello"]

@@ -51,6 +51,7 @@ class HelperSettings:
 
     ``user``: account that the operator set, else None (a uid of its own from ``uid_range`` as root, the
     caller otherwise, D-7). ``tcg_factor`` multiplies times under TCG. ``state_dir``: remembered probes.
+    ``warm``: start from a saved state if there is one, and make one if there is none.
     """
 
     directory: str
@@ -70,6 +71,7 @@ class HelperSettings:
     max_messages: int = 1000
     state_dir: str = "/var/cache/snf-image"
     runtime_dir: str = "/run/snf-image"
+    warm: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

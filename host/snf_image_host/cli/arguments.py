@@ -85,6 +85,7 @@ The helper is a small Linux that customises images inside a VM. It is built once
 examples:
   snf-image helper build --output build/helper
   snf-image helper info
+  snf-image helper warm             # deployments then start in a second; the first one does this by itself
   snf-image helper verify --helper-dir build/helper
 """
 PROPERTY_HELP: Final = """\
@@ -213,9 +214,7 @@ def _swap_text(text: str) -> str:
     return text
 
 
-def _add_run_options(parser: Parser, *, receipt: bool) -> None:
-    """How it is done and what is told about it. ``receipt``: something is done that can have one."""
-    group = parser.add_argument_group("how")
+def _add_vm_options(group: Any) -> None:
     group.add_argument(
         "--accel",
         choices=typing.get_args(Accelerator),
@@ -223,22 +222,35 @@ def _add_run_options(parser: Parser, *, receipt: bool) -> None:
     )
     group.add_argument("--memory", type=typed(integer(128, 65536)), metavar="MB", help="its memory")
     group.add_argument("--cpus", type=typed(integer(1, 16)), metavar="N", help="its processors")
+
+
+def _add_run_options(parser: Parser, *, receipt: bool) -> None:
+    """How it is done and what is told about it. ``receipt``: something is done that can have one."""
+    group = parser.add_argument_group("how")
+    _add_vm_options(group)
+    group.add_argument(
+        "--cold", action="store_true", help="boot the helper, even if there is a saved state to start it from"
+    )
     group.add_argument(
         "--timeout",
         type=typed(parse_duration),
         metavar="TIME",
         help="how long it may take, such as 5m (default: HELPER_SOFT_TIMEOUT)",
     )
+    _add_progress_option(group)
+    if receipt:
+        group.add_argument("--report", metavar="FILE", help="write the receipt: all that was done, as JSON")
+    group.add_argument("--keep", action="store_true", help="keep the directory with the evidence")
+    _add_common_options(parser)
+
+
+def _add_progress_option(group: Any) -> None:
     group.add_argument(
         "--progress",
         choices=("auto", "bar", "json", "none"),
         default="auto",
         help="on standard error: a bar, JSON lines, or nothing (default: what suits it)",
     )
-    if receipt:
-        group.add_argument("--report", metavar="FILE", help="write the receipt: all that was done, as JSON")
-    group.add_argument("--keep", action="store_true", help="keep the directory with the evidence")
-    _add_common_options(parser)
 
 
 def _add_common_options(parser: Parser) -> None:
@@ -256,7 +268,7 @@ def _add_common_options(parser: Parser) -> None:
 
 
 def _add_helper_commands(commands: Any) -> None:
-    helper = _command(commands, "helper", "build, show or verify the helper image", _HELPER)
+    helper = _command(commands, "helper", "build, show, verify or warm up the helper image", _HELPER)
     actions = helper.add_subparsers(dest="action", metavar="COMMAND", required=True, parser_class=Parser)
     build = actions.add_parser("build", help="build the helper image", description="Builds the helper image.")
     build.add_argument("--output", metavar="DIR", help="where to (default: --helper-dir)")
@@ -270,7 +282,16 @@ def _add_helper_commands(commands: Any) -> None:
     verify = actions.add_parser(
         "verify", help="check its digests", description="Checks the digests of its files."
     )
-    for parser in (build, info, verify):
+    warm = actions.add_parser(
+        "warm",
+        help="save the state of a started helper",
+        description="Boots the helper once and saves its state: deployments then continue from it.",
+    )
+    warm.add_argument("--again", action="store_true", help="make it anew although it is there")
+    how = warm.add_argument_group("how")
+    _add_vm_options(how)
+    _add_progress_option(how)
+    for parser in (build, info, verify, warm):
         _add_common_options(parser)
 
 

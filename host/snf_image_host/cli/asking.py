@@ -73,6 +73,7 @@ def overrides(arguments: argparse.Namespace) -> Overrides:
         memory=getattr(arguments, "memory", None),
         cpus=getattr(arguments, "cpus", None),
         soft_timeout=getattr(arguments, "timeout", None),
+        warm=False if getattr(arguments, "cold", False) else None,
         debug=arguments.debug,
     )
 

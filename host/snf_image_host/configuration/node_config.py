@@ -38,6 +38,7 @@ class NodeConfig:
     helper_cpus: int
     helper_debug: bool
     helper_accel: Accelerator
+    helper_warm: bool
     helper_tcg_timeout_factor: float
     helper_protocol: Literal["json", "text"]
     helper_sha256: str | None

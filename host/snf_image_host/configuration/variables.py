@@ -151,6 +151,8 @@ VARIABLES: Final[tuple[Variable, ...]] = (
     _boolean("HELPER_DEBUG", "no", "A root shell on serial port 4 when a task fails.", since="0.x"),
     _new("HELPER_ACCEL", "one of auto, kvm, tcg", choice(*typing.get_args(Accelerator)), "auto",
          "kvm: must be usable; tcg: emulation; auto: kvm if a trial boot works.", example="tcg"),
+    _boolean("HELPER_WARM", "yes", "Start the helper VM from a state that is saved once per node; no: boot it for each "
+             "deployment."),
     _new("HELPER_TCG_TIMEOUT_FACTOR", "a number of at least 1", parse_factor, "5",
          "Multiplies the helper's time limits under tcg.", example="8"),
     _new("HELPER_PROTOCOL", "json or text", choice("json", "text"), "json",

@@ -26,6 +26,7 @@ def helper_settings(config: NodeConfig, overrides: Overrides) -> HelperSettings:
         soft_timeout=_first(overrides.soft_timeout, config.helper_soft_timeout),
         hard_timeout=config.helper_hard_timeout,
         tcg_factor=config.helper_tcg_timeout_factor,
+        warm=_first(overrides.warm, config.helper_warm),
         debug=overrides.debug or config.helper_debug,
         protocol=config.helper_protocol,
         param_medium=config.param_medium,

@@ -53,6 +53,7 @@ class Overrides:
     memory: int | None = None
     cpus: int | None = None
     soft_timeout: float | None = None
+    warm: bool | None = None
     debug: bool = False
 
 

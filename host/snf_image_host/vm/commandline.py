@@ -44,7 +44,8 @@ class VmSpec:
     """What the command line says. All ``*_fd`` are descriptors that qemu inherits.
 
     ``memory`` in MiB. ``root_fd`` None: no root disk (the probe needs none). ``disks``: foreign helpers
-    only, the shipped one gets its disks while it runs.
+    only, the shipped one gets its disks while it runs. ``incoming``: it does not boot, it is going to be
+    told over QMP where a saved state is.
     """
 
     qemu: str
@@ -59,6 +60,7 @@ class VmSpec:
     serial_fds: tuple[int, ...]
     debug_port: bool = False
     disks: tuple[ColdDisk, ...] = ()
+    incoming: bool = False
 
     @property
     def inherited(self) -> tuple[int, ...]:
@@ -80,6 +82,7 @@ def qemu_argv(spec: VmSpec) -> tuple[str, ...]:
         *_device_options(devices.random_device()),
         *([] if spec.root_fd is None else _root(spec.root_fd)),
         *_cold_disks(spec.disks),
+        *(["-incoming", "defer"] if spec.incoming else []),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from snf_image_contract.events import (
     MAX_TEXT,
+    Awake,
     Event,
     Failed,
     Hello,
@@ -55,6 +56,8 @@ class Conversation:
         self.hello: Hello | None = None
         self.hello_at: float | None = None
         """When it came, on the monotonic clock."""
+        self.awake_at: float | None = None
+        """When a restored helper answered."""
         self.terminal: Failed | Succeeded | None = None
         self.fault: str | None = None
         """What the helper did that the contract does not allow."""
@@ -121,6 +124,8 @@ class Conversation:
             if isinstance(event, Hello):
                 self.hello = event
                 self.hello_at = time.monotonic()
+            if isinstance(event, Awake):
+                self.awake_at = time.monotonic()
             if isinstance(event, Failed | Succeeded) and is_terminal(event):
                 self.terminal = event
             self._changed.notify_all()

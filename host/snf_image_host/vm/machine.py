@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import os
@@ -10,14 +11,15 @@ import time
 from collections.abc import Sequence
 from typing import Final, Self
 
-from snf_image_contract.events import Event, Failed, Hello
+from snf_image_contract.events import Event, Failed, Hello, encode_event
 from snf_image_contract.job import CONTRACT_VERSION, PARAMETER_SERIAL, Job
+from snf_image_contract.secret import Secret
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError, SnfImageError, UserError
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm.accelerator import Choice, HelperFiles, choose_accelerator
 from snf_image_host.vm.account import Account, account_for
-from snf_image_host.vm.commandline import ColdDisk, UsedAccelerator, kernel_words
+from snf_image_host.vm.commandline import ColdDisk, UsedAccelerator, VmSpec, kernel_words, qemu_argv
 from snf_image_host.vm.console import Console
 from snf_image_host.vm.conversation import Bounds, Conversation
 from snf_image_host.vm.disks import DiskAdder, HelperDisk, cold_disk, forbid_growth
@@ -25,13 +27,21 @@ from snf_image_host.vm.evidence import EvidenceFile
 from snf_image_host.vm.json_events import JsonEvents
 from snf_image_host.vm.medium import build_medium, disk_letters, job_files
 from snf_image_host.vm.qemu import Qemu
+from snf_image_host.vm.qmp import QmpError
 from snf_image_host.vm.redaction import Redaction
 from snf_image_host.vm.result import ResultPort
+from snf_image_host.vm.saved_state import StateError, StateStore, directory_of, state_key
 from snf_image_host.vm.serial import Port
 from snf_image_host.vm.text_events import TextEvents
 from snf_image_host.vm.verdict import Ending, Stopped, judge, judge_start
 from snf_image_process import Deadline
 
+PRELOAD_WORD: Final = "snf_image_preload"
+"""Kernel word of a VM whose state is saved, and of those that continue from it."""
+RESTORE_SECONDS: Final = 2.0
+SAVE_SECONDS: Final = 10.0
+ENTROPY_BYTES: Final = 64
+_ASK_EVERY: Final = 0.1
 FAILED_GRACE: Final = 15.0
 """Seconds for a helper that has failed to unmount and power itself off; times the factor under TCG."""
 
@@ -40,7 +50,8 @@ FAILED_GRACE: Final = 15.0
 class Outcome:
     """A job that was done. Times in seconds.
 
-    ``start_seconds``: start of the VM to its hello (None: a foreign helper). ``job_seconds``: handing
+    ``warm``: it continued from a saved state. ``start_seconds``: start of the VM to its hello, or to its
+    answer if it was restored (None: a foreign helper). ``job_seconds``: handing
     over the job to the end of the VM. ``warnings_left_out``: beyond MONITOR_MAX_MESSAGES.
     """
 
@@ -48,6 +59,7 @@ class Outcome:
     hello: Hello | None
     events: tuple[Event, ...]
     warnings_left_out: int
+    warm: bool = False
     start_seconds: float | None
     job_seconds: float
     total_seconds: float
@@ -97,15 +109,23 @@ class HelperVm:
         ]
         for log in logs:
             self._alive.callback(log.close)
+        self._logs = tuple(logs)
         self._redaction = Redaction()
-        self._console = Console(reporter, logs[0], self._redaction)
-        self._result = ResultPort(logs[1], self._redaction)
-        bounds = Bounds(warnings=settings.max_messages)
-        self._conversation = Conversation(reporter, bounds, self._redaction)
-        listener = TextEvents if self._foreign else JsonEvents
-        self._events = listener(self._conversation, logs[2])
         self._qemu: Qemu | None = None
+        self._restored = False
         self._begun = time.monotonic()
+        self._listen()
+
+    def _listen(self) -> None:
+        """Consumers of the ports, for a VM that has said nothing yet."""
+        console, result, events = self._logs
+        self._console = Console(self._reporter, console, self._redaction)
+        self._result = ResultPort(result, self._redaction)
+        bounds = Bounds(warnings=self._settings.max_messages)
+        self._conversation = Conversation(self._reporter, bounds, self._redaction)
+        listener = TextEvents if self._foreign else JsonEvents
+        self._events = listener(self._conversation, events)
+        self._events_port = Port("events", self._events)
 
     @property
     def _events_log_name(self) -> str:
@@ -117,17 +137,26 @@ class HelperVm:
 
     def start(self, account: Account | None, choice: Choice | None) -> None:
         """Decide who qemu runs as and how, and start it."""
-        if account is None:
-            account = self._alive.enter_context(account_for(self._settings, self._reporter))
-        self.account = account
-        self.choice = choice or choose_accelerator(self._settings, self.image, account, self._reporter)
+        self.decide(account, choice)
         if not self._foreign:
             if self._settings.param_medium == "floppy":
                 raise UserError(
                     "PARAM_MEDIUM=floppy is for foreign helpers (HELPER_PROTOCOL=text)",
                     hint="leave PARAM_MEDIUM unset",
                 )
-            self._boot(())
+            if not (self._settings.warm and not self._settings.debug and self._restore()):
+                self._boot(())
+
+    def boot_to_be_saved(self) -> None:
+        """Boot a VM that loads what jobs need before its hello; see :mod:`.warm`."""
+        self._boot((), [PRELOAD_WORD])
+
+    def decide(self, account: Account | None = None, choice: Choice | None = None) -> None:
+        """Who qemu runs as, and by which accelerator."""
+        if account is None:
+            account = self._alive.enter_context(account_for(self._settings, self._reporter))
+        self.account = account
+        self.choice = choice or choose_accelerator(self._settings, self.image, account, self._reporter)
 
     def wait_ready(self) -> Hello | None:
         """Wait until the helper has said hello; None for foreign helpers, which do not.
@@ -136,6 +165,8 @@ class HelperVm:
         """
         if self._foreign:
             return None
+        if self._restored and not self._answers():
+            self._start_anew("it does not answer")
         conversation = self._conversation
         limit = self._scaled(self._settings.start_timeout)
         left = None if limit is None else max(0.0, self._begun + limit - time.monotonic())
@@ -154,7 +185,8 @@ class HelperVm:
         by whose fault it is, with the evidence directory in ``kept``. The VM is gone afterwards.
         """
         # The copy may have taken an hour since the job was decided (R-HLP-16).
-        job = dataclasses.replace(job, clock=time.time())
+        entropy = Secret(base64.b64encode(os.urandom(ENTROPY_BYTES)).decode("ascii"))
+        job = dataclasses.replace(job, clock=time.time(), entropy=None if self._foreign else entropy)
         self._redaction.learn(job)
         limit = self._scaled(self._settings.soft_timeout)
         given = self._hand_over_cold(job, disks) if self._foreign else self._hand_over(job, disks)
@@ -167,9 +199,10 @@ class HelperVm:
         if error is not None:
             raise self._kept(error)
         conversation = self._conversation
-        hello_at = conversation.hello_at
+        hello_at = conversation.awake_at if self._restored else conversation.hello_at
         return Outcome(
             accelerator=self.accelerator,
+            warm=self._restored,
             hello=conversation.hello,
             events=conversation.events,
             warnings_left_out=conversation.warnings_left_out,
@@ -190,13 +223,11 @@ class HelperVm:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _boot(self, disks: Sequence[ColdDisk], extra_words: Sequence[str] = ()) -> None:
+    def _boot(
+        self, disks: Sequence[ColdDisk], extra_words: Sequence[str] = (), *, incoming: bool = False
+    ) -> None:
         self._begun = time.monotonic()
-        ports = (
-            Port("console", self._console),
-            Port("result", self._result),
-            Port("events", self._events),
-        )
+        ports = (Port("console", self._console), Port("result", self._result), self._events_port)
         qemu = Qemu(
             self._settings,
             account=self.account,
@@ -209,12 +240,90 @@ class HelperVm:
         image = self.image
         words = kernel_words(image.cmdline, debug=self._settings.debug, extra=extra_words)
         try:
-            qemu.start(kernel=image.kernel, initrd=image.initrd, words=words, root=image.root, disks=disks)
+            qemu.start(
+                kernel=image.kernel,
+                initrd=image.initrd,
+                words=words,
+                root=image.root,
+                disks=disks,
+                incoming=incoming,
+            )
         except NodeError as error:
             raise self._kept(error) from None
-        self._reporter.info(f"helper VM started ({self.accelerator})")
+        how = "restored" if incoming else "started"
+        self._reporter.info(f"helper VM {how} ({self.accelerator})")
         if (terminal := qemu.debug_terminal()) is not None:
             self._reporter.info(f"the helper's debug shell will be on {terminal} if a task fails")
+
+    @property
+    def store(self) -> StateStore:
+        """Where the state that fits this VM is, or is to be."""
+        settings, image = self._settings, self.image
+        words = kernel_words(image.cmdline, debug=False, extra=[PRELOAD_WORD])
+        # Descriptors are placeholders: their numbers differ from one deployment to the next.
+        spec = VmSpec(
+            qemu=settings.qemu, accelerator=self.accelerator, memory=settings.memory, cpus=settings.cpus,
+            kernel_fd=0, initrd_fd=0, kernel_words=words, root_fd=0, qmp_fd=0, serial_fds=(0, 0, 0),
+        )  # fmt: skip
+        files = (image.kernel, image.initrd, image.root)
+        return StateStore(directory_of(settings), state_key(settings, files, image.build, qemu_argv(spec)))
+
+    def _restore(self) -> bool:
+        """Continue from a saved state; False if there is none that can be used."""
+        try:
+            state = self.store.open()
+            if state is None:
+                return False
+            with state:
+                self._boot((), [PRELOAD_WORD], incoming=True)
+                state.verify()
+                self._running_qemu().restore(state.fd)
+                self._events.feed(state.record.hello)
+        except (StateError, QmpError, NodeError) as error:
+            self._give_up_state(str(error))
+            return False
+        self._restored = True
+        return True
+
+    def _answers(self) -> bool:
+        """Ask until it does, for a while."""
+        conversation = self._conversation
+        end = Deadline(self._scaled(RESTORE_SECONDS))
+        while conversation.awake_at is None and not end.passed():
+            self._events_port.send(b"\n")
+            if conversation.wait(lambda: conversation.awake_at is not None, Deadline(_ASK_EVERY)):
+                break
+        return conversation.awake_at is not None and conversation.fault is None
+
+    def _start_anew(self, why: str) -> None:
+        self._give_up_state(why)
+        self._boot(())
+
+    def _give_up_state(self, why: str) -> None:
+        """A saved state is a convenience: whatever is wrong with it, the VM starts without it."""
+        self._reporter.warn(f"the helper starts anew, its saved state cannot be used: {why}")
+        self.store.discard()
+        self._restored = False
+        if self._qemu is not None:
+            self._qemu.close()
+            self._qemu = None
+        self._listen()
+
+    def save(self, stream: int) -> bytes:
+        """Write the state of a VM that waits for its job; returns its hello. It must not be used again."""
+        qemu = self._running_qemu()
+        hello = self.wait_ready()
+        assert hello is not None  # noqa: S101 - only the shipped helper is saved
+        try:
+            qemu.save(stream)
+        finally:
+            os.close(stream)
+        deadline = Deadline(self._scaled(SAVE_SECONDS))
+        while not qemu.saved():
+            if deadline.passed():
+                raise StateError("it could not be saved in time")
+            time.sleep(0.02)
+        return encode_event(hello, 0)
 
     def _hand_over(self, job: Job, disks: Sequence[HelperDisk]) -> float:
         """Add the disks in order and the job last; returns when the job was given."""

@@ -31,6 +31,8 @@ _OWN_ADDRESS_SPACE: Final = 3072 * MIB
 _FILES: Final = 1024
 _PROCESSES: Final = 256
 _GREETING_SECONDS: Final = 30.0
+_UNBOUNDED: Final = 1 << 40
+"""Bytes a second: the default holds a migration back for the sake of a network."""
 
 
 class Qemu:
@@ -65,9 +67,17 @@ class Qemu:
         self._status: int | None = None
 
     def start(
-        self, *, kernel: str, initrd: str, words: str, root: str | None, disks: Sequence[ColdDisk] = ()
+        self,
+        *,
+        kernel: str,
+        initrd: str,
+        words: str,
+        root: str | None,
+        disks: Sequence[ColdDisk] = (),
+        incoming: bool = False,
     ) -> None:
         """Start it and greet it. ``kernel``, ``initrd``, ``root``: files; ``words``: the kernel's.
+        ``incoming``: it waits for :meth:`restore` instead of booting.
 
         :class:`NodeError` with what qemu printed, if it does not come up. To be called in the main
         thread: the kernel ends the process when the thread that started it ends.
@@ -90,6 +100,7 @@ class Qemu:
                 serial_fds=tuple(port.theirs.fileno() for port in self._ports),
                 debug_port=self._settings.debug,
                 disks=tuple(disks),
+                incoming=incoming,
             )
             self._spawn(spec)
         for port in (*self._ports, self._output_port):
@@ -123,6 +134,28 @@ class Qemu:
                 if chardev["label"] == "debug":
                     return str(chardev["filename"]).removeprefix("pty:")
         return None
+
+    def restore(self, state: int) -> None:
+        """Continue from the saved state that is read from this descriptor; :class:`QmpError`.
+
+        Returns at once. The guest runs when the state is loaded, because it ran when it was saved.
+        """
+        self.qmp.execute("getfd", {"fdname": "state"}, fds=(state,))
+        self.qmp.execute("migrate-incoming", {"uri": "fd:state"})
+
+    def save(self, stream: int) -> None:
+        """Write the state of the guest to a descriptor, after which it stands still; :class:`QmpError`."""
+        self.qmp.execute("migrate-set-parameters", {"max-bandwidth": _UNBOUNDED})
+        self.qmp.execute("getfd", {"fdname": "state"}, fds=(stream,))
+        self.qmp.execute("migrate", {"uri": "fd:state"})
+
+    def saved(self) -> bool:
+        """Whether the whole state is written; :class:`QmpError` if it cannot be."""
+        answer = self.qmp.execute("query-migrate")
+        status = answer.get("status") if isinstance(answer, dict) else None
+        if status in ("failed", "cancelled"):
+            raise QmpError(f"the state could not be saved: {answer.get('error-desc', status)}")
+        return status == "completed"
 
     def wait(self, seconds: float | None) -> int | None:
         """The exit status once the process is gone, None if it still runs after ``seconds``."""

@@ -61,6 +61,11 @@ class Port:
         self.theirs.close()
         self._thread.start()
 
+    def send(self, data: bytes) -> None:
+        """Bytes for the guest; they are lost if it is gone or does not read."""
+        with contextlib.suppress(OSError):
+            self._ours.send(data, socket.MSG_DONTWAIT)
+
     def join(self, seconds: float) -> bool:
         """Wait until everything that was written is dealt with; False if that takes longer."""
         if self._thread.ident is not None:
