@@ -23,7 +23,7 @@ from snf_image_host.host_keys import HostKeyMaker
 from snf_image_host.receipt import Receipt, build_receipt, check_receipt_path, write_receipt
 from snf_image_host.reporter import Event, Reporter, StageEnded, StageStarted, Warning
 from snf_image_host.source import ImageStream, open_image, refuse_too_large
-from snf_image_host.vm import Account, HelperVm, Outcome, launcher, start_helper
+from snf_image_host.vm import Account, HelperVm, Outcome, launcher, make_state_later, start_helper
 
 
 def deploy(deployment: Deployment, reporter: Reporter) -> Receipt:
@@ -63,6 +63,8 @@ def deploy(deployment: Deployment, reporter: Reporter) -> Receipt:
     )
     if deployment.report is not None:
         write_receipt(deployment.report, receipt)
+    if helper.image is not None and outcome is not None:
+        make_state_later(deployment.helper, helper.image, outcome.accelerator)
     return receipt
 
 

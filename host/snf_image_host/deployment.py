@@ -52,6 +52,8 @@ class HelperSettings:
     ``user``: account that the operator set, else None (a uid of its own from ``uid_range`` as root, the
     caller otherwise, D-7). ``tcg_factor`` multiplies times under TCG. ``state_dir``: remembered probes.
     ``warm``: start from a saved state if there is one, and make one if there is none.
+    ``parallel``: how many VMs may run at once, 0 for as many as there is memory for; ``wait_timeout``: how
+    long a deployment waits for its turn.
     """
 
     directory: str
@@ -72,6 +74,8 @@ class HelperSettings:
     state_dir: str = "/var/cache/snf-image"
     runtime_dir: str = "/run/snf-image"
     warm: bool = False
+    parallel: int = 0
+    wait_timeout: float = 600.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

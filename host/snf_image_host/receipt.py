@@ -84,6 +84,7 @@ def build_receipt(
             "build": helper.build,
             "contract_version": helper.contract_version,
             "accelerator": str(outcome.accelerator),
+            "warm": outcome.warm,
             "start_seconds": outcome.start_seconds,
             "job_seconds": outcome.job_seconds,
             "total_seconds": outcome.total_seconds,

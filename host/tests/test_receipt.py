@@ -137,6 +137,7 @@ def test_the_document_is_exactly_this() -> None:
             "build": "b" * 64,
             "contract_version": 1,
             "accelerator": "tcg",
+            "warm": False,
             "start_seconds": 4.5,
             "job_seconds": 6.25,
             "total_seconds": 11.0,

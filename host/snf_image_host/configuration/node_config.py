@@ -39,6 +39,8 @@ class NodeConfig:
     helper_debug: bool
     helper_accel: Accelerator
     helper_warm: bool
+    helper_parallel: int
+    helper_wait_timeout: float
     helper_tcg_timeout_factor: float
     helper_protocol: Literal["json", "text"]
     helper_sha256: str | None

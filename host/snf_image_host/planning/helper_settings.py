@@ -27,6 +27,8 @@ def helper_settings(config: NodeConfig, overrides: Overrides) -> HelperSettings:
         hard_timeout=config.helper_hard_timeout,
         tcg_factor=config.helper_tcg_timeout_factor,
         warm=_first(overrides.warm, config.helper_warm),
+        parallel=config.helper_parallel,
+        wait_timeout=config.helper_wait_timeout,
         debug=overrides.debug or config.helper_debug,
         protocol=config.helper_protocol,
         param_medium=config.param_medium,

@@ -11,15 +11,15 @@ import time
 from collections.abc import Sequence
 from typing import Final, Self
 
-from snf_image_contract.events import Event, Failed, Hello, encode_event
-from snf_image_contract.job import CONTRACT_VERSION, PARAMETER_SERIAL, Job
+from snf_image_contract.events import Failed, Hello
+from snf_image_contract.job import PARAMETER_SERIAL, Job
 from snf_image_contract.secret import Secret
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError, SnfImageError, UserError
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm.accelerator import Choice, HelperFiles, choose_accelerator
 from snf_image_host.vm.account import Account, account_for
-from snf_image_host.vm.commandline import ColdDisk, UsedAccelerator, VmSpec, kernel_words, qemu_argv
+from snf_image_host.vm.commandline import ColdDisk, UsedAccelerator, kernel_words
 from snf_image_host.vm.console import Console
 from snf_image_host.vm.conversation import Bounds, Conversation
 from snf_image_host.vm.disks import DiskAdder, HelperDisk, cold_disk, forbid_growth
@@ -30,39 +30,19 @@ from snf_image_host.vm.qemu import Qemu
 from snf_image_host.vm.qmp import QmpError
 from snf_image_host.vm.redaction import Redaction
 from snf_image_host.vm.result import ResultPort
-from snf_image_host.vm.saved_state import StateError, StateStore, directory_of, state_key
+from snf_image_host.vm.room import room_for_vm
+from snf_image_host.vm.saved_state import PRELOAD_WORD, StateError, StateStore, store_of
 from snf_image_host.vm.serial import Port
 from snf_image_host.vm.text_events import TextEvents
-from snf_image_host.vm.verdict import Ending, Stopped, judge, judge_start
+from snf_image_host.vm.verdict import Ending, Outcome, Stopped, demand_version, judge, judge_start
 from snf_image_process import Deadline
 
-PRELOAD_WORD: Final = "snf_image_preload"
-"""Kernel word of a VM whose state is saved, and of those that continue from it."""
 RESTORE_SECONDS: Final = 2.0
-SAVE_SECONDS: Final = 10.0
+"""For a restored helper to answer; times the factor under TCG."""
 ENTROPY_BYTES: Final = 64
 _ASK_EVERY: Final = 0.1
 FAILED_GRACE: Final = 15.0
 """Seconds for a helper that has failed to unmount and power itself off; times the factor under TCG."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """A job that was done. Times in seconds.
-
-    ``warm``: it continued from a saved state. ``start_seconds``: start of the VM to its hello, or to its
-    answer if it was restored (None: a foreign helper). ``job_seconds``: handing
-    over the job to the end of the VM. ``warnings_left_out``: beyond MONITOR_MAX_MESSAGES.
-    """
-
-    accelerator: UsedAccelerator
-    hello: Hello | None
-    events: tuple[Event, ...]
-    warnings_left_out: int
-    warm: bool = False
-    start_seconds: float | None
-    job_seconds: float
-    total_seconds: float
 
 
 def start_helper(
@@ -125,7 +105,6 @@ class HelperVm:
         self._conversation = Conversation(self._reporter, bounds, self._redaction)
         listener = TextEvents if self._foreign else JsonEvents
         self._events = listener(self._conversation, events)
-        self._events_port = Port("events", self._events)
 
     @property
     def _events_log_name(self) -> str:
@@ -137,6 +116,7 @@ class HelperVm:
 
     def start(self, account: Account | None, choice: Choice | None) -> None:
         """Decide who qemu runs as and how, and start it."""
+        self._alive.enter_context(room_for_vm(self._settings, self._reporter))
         self.decide(account, choice)
         if not self._foreign:
             if self._settings.param_medium == "floppy":
@@ -168,14 +148,16 @@ class HelperVm:
         if self._restored and not self._answers():
             self._start_anew("it does not answer")
         conversation = self._conversation
-        limit = self._scaled(self._settings.start_timeout)
+        limit = self.scaled(self._settings.start_timeout)
         left = None if limit is None else max(0.0, self._begun + limit - time.monotonic())
         in_time = conversation.wait(lambda: conversation.hello is not None, Deadline(left))
         hello = conversation.hello
         if hello is None or conversation.fault is not None or conversation.terminal is not None:
             stopped = self._stopped_now()
             raise self._kept(judge_start(self._ending(stopped, None), limit=None if in_time else limit))
-        self._check_version(hello)
+        demand_version(hello)
+        if hello.build != self.image.build:
+            self._reporter.warn("the helper that started is not the build that its manifest names")
         return hello
 
     def run_job(self, job: Job, disks: Sequence[HelperDisk]) -> Outcome:
@@ -188,7 +170,7 @@ class HelperVm:
         entropy = Secret(base64.b64encode(os.urandom(ENTROPY_BYTES)).decode("ascii"))
         job = dataclasses.replace(job, clock=time.time(), entropy=None if self._foreign else entropy)
         self._redaction.learn(job)
-        limit = self._scaled(self._settings.soft_timeout)
+        limit = self.scaled(self._settings.soft_timeout)
         given = self._hand_over_cold(job, disks) if self._foreign else self._hand_over(job, disks)
         deadline = Deadline(None if limit is None else max(0.0, given + limit - time.monotonic()))
         stopped = self._follow(deadline)
@@ -227,6 +209,7 @@ class HelperVm:
         self, disks: Sequence[ColdDisk], extra_words: Sequence[str] = (), *, incoming: bool = False
     ) -> None:
         self._begun = time.monotonic()
+        self._events_port = Port("events", self._events)
         ports = (Port("console", self._console), Port("result", self._result), self._events_port)
         qemu = Qemu(
             self._settings,
@@ -255,29 +238,19 @@ class HelperVm:
         if (terminal := qemu.debug_terminal()) is not None:
             self._reporter.info(f"the helper's debug shell will be on {terminal} if a task fails")
 
-    @property
-    def store(self) -> StateStore:
-        """Where the state that fits this VM is, or is to be."""
-        settings, image = self._settings, self.image
-        words = kernel_words(image.cmdline, debug=False, extra=[PRELOAD_WORD])
-        # Descriptors are placeholders: their numbers differ from one deployment to the next.
-        spec = VmSpec(
-            qemu=settings.qemu, accelerator=self.accelerator, memory=settings.memory, cpus=settings.cpus,
-            kernel_fd=0, initrd_fd=0, kernel_words=words, root_fd=0, qmp_fd=0, serial_fds=(0, 0, 0),
-        )  # fmt: skip
-        files = (image.kernel, image.initrd, image.root)
-        return StateStore(directory_of(settings), state_key(settings, files, image.build, qemu_argv(spec)))
+    def _store(self) -> StateStore:
+        return store_of(self._settings, self.image, self.accelerator)
 
     def _restore(self) -> bool:
         """Continue from a saved state; False if there is none that can be used."""
         try:
-            state = self.store.open()
+            state = self._store().open()
             if state is None:
                 return False
             with state:
                 self._boot((), [PRELOAD_WORD], incoming=True)
                 state.verify()
-                self._running_qemu().restore(state.fd)
+                self.qemu.restore(state.fd)
                 self._events.feed(state.record.hello)
         except (StateError, QmpError, NodeError) as error:
             self._give_up_state(str(error))
@@ -288,7 +261,7 @@ class HelperVm:
     def _answers(self) -> bool:
         """Ask until it does, for a while."""
         conversation = self._conversation
-        end = Deadline(self._scaled(RESTORE_SECONDS))
+        end = Deadline(self.scaled(RESTORE_SECONDS))
         while conversation.awake_at is None and not end.passed():
             self._events_port.send(b"\n")
             if conversation.wait(lambda: conversation.awake_at is not None, Deadline(_ASK_EVERY)):
@@ -302,35 +275,19 @@ class HelperVm:
     def _give_up_state(self, why: str) -> None:
         """A saved state is a convenience: whatever is wrong with it, the VM starts without it."""
         self._reporter.warn(f"the helper starts anew, its saved state cannot be used: {why}")
-        self.store.discard()
+        self._store().discard()
         self._restored = False
         if self._qemu is not None:
             self._qemu.close()
             self._qemu = None
         self._listen()
 
-    def save(self, stream: int) -> bytes:
-        """Write the state of a VM that waits for its job; returns its hello. It must not be used again."""
-        qemu = self._running_qemu()
-        hello = self.wait_ready()
-        assert hello is not None  # noqa: S101 - only the shipped helper is saved
-        try:
-            qemu.save(stream)
-        finally:
-            os.close(stream)
-        deadline = Deadline(self._scaled(SAVE_SECONDS))
-        while not qemu.saved():
-            if deadline.passed():
-                raise StateError("it could not be saved in time")
-            time.sleep(0.02)
-        return encode_event(hello, 0)
-
     def _hand_over(self, job: Job, disks: Sequence[HelperDisk]) -> float:
         """Add the disks in order and the job last; returns when the job was given."""
         medium = build_medium(job_files(job, rules=False))
         try:
             self.wait_ready()
-            qemu = self._running_qemu()
+            qemu = self.qemu
             adder = DiskAdder(qemu.qmp)
             forbid_growth(qemu.running.pid, tuple(disks))
             try:
@@ -362,7 +319,7 @@ class HelperVm:
             device = "/dev/fd0" if floppy else f"/dev/vd{disk_letters(len(disks))}"
             self._conversation.job_given = True
             self._boot(cold, [f"rules_dev={device}"])
-        forbid_growth(self._running_qemu().running.pid, tuple(disks))
+        forbid_growth(self.qemu.running.pid, tuple(disks))
         return self._begun
 
     def _follow(self, deadline: Deadline) -> Stopped:
@@ -374,9 +331,9 @@ class HelperVm:
         if in_time and conversation.fault is None:
             in_time = conversation.wait(lambda: False, deadline)
         if conversation.fault is not None and not isinstance(conversation.terminal, Failed):
-            self._running_qemu().running.stop()
+            self.qemu.running.stop()
             return "fault"
-        if in_time and self._running_qemu().wait(_seconds(deadline)) is not None:
+        if in_time and self.qemu.wait(_seconds(deadline)) is not None:
             return "no"
         return self._end()
 
@@ -385,11 +342,11 @@ class HelperVm:
         if self._settings.debug:
             self._reporter.warn("a task failed: the debug shell is open until the time limit")
             return deadline
-        return Deadline(deadline.wait_time(self._scaled(FAILED_GRACE) or FAILED_GRACE))
+        return Deadline(deadline.wait_time(self.scaled(FAILED_GRACE) or FAILED_GRACE))
 
     def _end(self) -> Stopped:
         """SIGTERM, and SIGKILL if that does not help (R-HLP-10)."""
-        qemu = self._running_qemu()
+        qemu = self.qemu
         qemu.running.signal(signal.SIGTERM)
         if qemu.wait(self._settings.hard_timeout or None) is not None:
             return "soft"
@@ -398,7 +355,7 @@ class HelperVm:
 
     def _stopped_now(self) -> Stopped:
         """For a VM that did not start: gone by itself, or ended at once."""
-        qemu = self._running_qemu()
+        qemu = self.qemu
         if self._conversation.is_over and qemu.wait(2.0) is not None:
             return "no"
         qemu.running.stop()
@@ -406,7 +363,7 @@ class HelperVm:
 
     def _ending(self, stopped: Stopped, limit: float | None) -> Ending:
         """What is known of the VM, which is gone."""
-        qemu = self._running_qemu()
+        qemu = self.qemu
         status = qemu.wait(None)
         qemu.settle()
         conversation = self._conversation
@@ -428,22 +385,14 @@ class HelperVm:
             stderr=qemu.printed,
         )
 
-    def _check_version(self, hello: Hello) -> None:
-        if hello.contract_version != CONTRACT_VERSION:
-            raise NodeError(
-                f"the helper image speaks contract version {hello.contract_version}, "
-                f"this program speaks {CONTRACT_VERSION}",
-                hint="rebuild the helper image with `snf-image helper build`",
-            )
-        if hello.build != self.image.build:
-            self._reporter.warn("the helper that started is not the build that its manifest names")
-
-    def _scaled(self, seconds: float) -> float | None:
+    def scaled(self, seconds: float) -> float | None:
         """A time limit on this accelerator; None for no limit."""
         factor = self._settings.tcg_factor if self.accelerator == "tcg" else 1.0
         return seconds * factor or None
 
-    def _running_qemu(self) -> Qemu:
+    @property
+    def qemu(self) -> Qemu:
+        """The process; there is one from the start to :meth:`close`."""
         assert self._qemu is not None, "not started"  # noqa: S101 - a bug of the caller's
         return self._qemu
 

@@ -15,14 +15,18 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final, Self
 
 from snf_image_contract.codec import ContractError
 from snf_image_contract.events import MAX_LINE, Hello, decode_event
 from snf_image_contract.job import CONTRACT_VERSION
 from snf_image_host.deployment import HelperSettings
+from snf_image_host.vm.accelerator import HelperFiles
+from snf_image_host.vm.commandline import UsedAccelerator, VmSpec, kernel_words, qemu_argv
 
+PRELOAD_WORD: Final = "snf_image_preload"
+"""Kernel word of a VM whose state is to be saved, and of those that continue from it."""
 _CHUNK: Final = 1024 * 1024
 _MAX_RECORD: Final = MAX_LINE + 4096
 _KEPT: Final = 2
@@ -40,21 +44,38 @@ def directory_of(settings: HelperSettings) -> str:
     return os.path.join(settings.state_dir, "warm")
 
 
-def state_key(settings: HelperSettings, files: Sequence[str], build: str, argv: Sequence[str]) -> str:
-    """Names the one state that fits: another helper, qemu, command line or processor gives another key.
+def store_of(settings: HelperSettings, image: HelperFiles, accelerator: UsedAccelerator) -> StateStore:
+    """Where the state is that fits this helper, this node and these settings, or is to be.
 
-    ``files``: kernel, initial RAM disk and root; ``argv``: qemu's, with placeholders for descriptors.
+    Another helper, qemu, command line or processor gives another key.
     """
     qemu = os.path.realpath(shutil.which(settings.qemu) or settings.qemu)
     system = os.uname()
     parts = {
         "contract": CONTRACT_VERSION,
-        "build": build,
-        "files": [_identity(path) for path in (*files, qemu)],
-        "argv": list(argv),
+        "build": image.build,
+        "files": [_identity(path) for path in (image.kernel, image.initrd, image.root, qemu)],
+        "argv": qemu_argv(_spec(settings, image, accelerator)),
         "host": [system.release, system.version, system.machine, _processor()],
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return StateStore(directory_of(settings), key)
+
+
+def _spec(settings: HelperSettings, image: HelperFiles, accelerator: UsedAccelerator) -> VmSpec:
+    """The VM with placeholders for descriptors, whose numbers differ from one deployment to the next."""
+    return VmSpec(
+        qemu=settings.qemu,
+        accelerator=accelerator,
+        memory=settings.memory,
+        cpus=settings.cpus,
+        kernel_fd=0,
+        initrd_fd=0,
+        kernel_words=kernel_words(image.cmdline, debug=False, extra=[PRELOAD_WORD]),
+        root_fd=0,
+        qmp_fd=0,
+        serial_fds=(0, 0, 0),
+    )
 
 
 def _identity(path: str) -> list[Any]:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Final, Literal
 
-from snf_image_contract.events import Failed, Succeeded
+from snf_image_contract.events import Event, Failed, Hello, Succeeded
+from snf_image_contract.job import CONTRACT_VERSION
 from snf_image_host.errors import HelperError, ImageError, NodeError, SnfImageError, UserError
+from snf_image_host.vm.commandline import UsedAccelerator
 from snf_image_host.vm.qmp import DiskFault
 
 Stopped = Literal["no", "soft", "hard", "fault"]
@@ -50,6 +52,35 @@ class Ending:
     last_line: str
     panic: str
     stderr: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A job that was done. Times in seconds.
+
+    ``warm``: it continued from a saved state. ``start_seconds``: start of the VM to its hello, or to its
+    answer if it was restored (None: a foreign helper). ``job_seconds``: handing
+    over the job to the end of the VM. ``warnings_left_out``: beyond MONITOR_MAX_MESSAGES.
+    """
+
+    accelerator: UsedAccelerator
+    hello: Hello | None
+    events: tuple[Event, ...]
+    warnings_left_out: int
+    warm: bool = False
+    start_seconds: float | None
+    job_seconds: float
+    total_seconds: float
+
+
+def demand_version(hello: Hello) -> None:
+    """:class:`NodeError` for a helper that speaks another contract."""
+    if hello.contract_version != CONTRACT_VERSION:
+        raise NodeError(
+            f"the helper image speaks contract version {hello.contract_version}, "
+            f"this program speaks {CONTRACT_VERSION}",
+            hint="rebuild the helper image with `snf-image helper build`",
+        )
 
 
 def judge(end: Ending) -> SnfImageError | None:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
+import signal
 import tempfile
 import threading
-from typing import Final
+import time
+from typing import Final, NoReturn
 
+from snf_image_contract.events import encode_event
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm.accelerator import HelperFiles
+from snf_image_host.vm.commandline import UsedAccelerator
 from snf_image_host.vm.machine import HelperVm
 from snf_image_host.vm.qmp import QmpError
-from snf_image_host.vm.saved_state import StateError, StateStore
+from snf_image_host.vm.saved_state import StateError, StateStore, store_of
+from snf_image_process import Deadline
 
 _MIB: Final = 1024 * 1024
+_SAVE_SECONDS: Final = 10.0
 _DEVICES_MIB: Final = 64
 """What a state holds beside the guest's memory, at most."""
 
@@ -34,7 +41,7 @@ def make_state(
         with contextlib.ExitStack() as alive:
             vm = alive.enter_context(HelperVm(settings, image, reporter, evidence))
             vm.decide()
-            store = vm.store
+            store = store_of(settings, image, vm.accelerator)
             if store.exists() and not again:
                 return store.path
             if not alive.enter_context(store.being_made()):
@@ -68,10 +75,59 @@ def _save(vm: HelperVm, store: StateStore, *, limit: int) -> None:
     thread = threading.Thread(target=receive, name="helper-state")
     thread.start()
     try:
-        hello = vm.save(theirs)
+        hello = _write_out(vm, theirs)
     finally:
         vm.close()  # the last end of the pipe that could be written to, whatever happened
         thread.join()
     if failures:
         raise failures[0]
     store.commit(hello)
+
+
+def _write_out(vm: HelperVm, stream: int) -> bytes:
+    """Have the state written; returns the hello of the VM, which is of no more use."""
+    hello = vm.wait_ready()
+    assert hello is not None  # noqa: S101 - a foreign helper is not saved
+    try:
+        vm.qemu.save(stream)
+    finally:
+        os.close(stream)
+    deadline = Deadline(vm.scaled(_SAVE_SECONDS))
+    while not vm.qemu.saved():
+        if deadline.passed():
+            raise StateError("it could not be saved in time")
+        time.sleep(0.02)
+    return encode_event(hello, 0)
+
+
+def make_state_later(settings: HelperSettings, image: HelperFiles, accelerator: UsedAccelerator) -> None:
+    """If there is no state yet, leave a process behind that makes it: nobody waits for it.
+
+    It is a copy of this one, with the same settings, out of reach of the terminal and of who waits for us.
+    """
+    if not settings.warm or settings.debug or settings.protocol == "text":
+        return
+    if store_of(settings, image, accelerator).exists():
+        return
+    with contextlib.suppress(OSError):  # no memory for a process: then later
+        child = os.fork()
+        if child == 0:
+            _become_detached(settings, image)
+        os.waitpid(child, 0)
+
+
+def _become_detached(settings: HelperSettings, image: HelperFiles) -> NoReturn:
+    """In the child: make the state in a grandchild that init adopts. Never returns."""
+    try:
+        os.setsid()
+        if os.fork() == 0:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            null = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1, 2):
+                os.dup2(null, stream)
+            os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+            os.nice(10)
+            make_state(settings, image, Reporter())
+    finally:
+        os._exit(0)

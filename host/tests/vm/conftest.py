@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from snf_image_contract.job import AssignHostname, Job, JobDisk
+from snf_image_contract.job import CONTRACT_VERSION, AssignHostname, Job, JobDisk
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.reporter import ConsoleLine, Event, HelperSaid, Info, Reporter, Warning
 from snf_image_host.vm import Account, Choice, HelperVm, start_helper
@@ -57,7 +57,7 @@ class Image:
     initrd: str
     root: str
     build: str = "build-1"
-    contract_version: int = 1
+    contract_version: int = CONTRACT_VERSION
     cmdline: str = "console=ttyS0"
 
 
@@ -123,7 +123,8 @@ def image(tmp_path: Path) -> Callable[[str], Image]:
 
     def make(play: str) -> Image:
         for name in ("kernel", "initrd", "root"):
-            (tmp_path / name).write_bytes(name.encode())
+            if not (tmp_path / name).exists():
+                (tmp_path / name).write_bytes(name.encode())
         return Image(
             kernel=str(tmp_path / "kernel"),
             initrd=str(tmp_path / "initrd"),

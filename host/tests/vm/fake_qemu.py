@@ -6,6 +6,7 @@ What it plays is the word ``play=NAME`` of the kernel's command line. It runs no
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -36,6 +37,9 @@ class Machine:
         self.last_set = 0
         self.sets: dict[str, int] = {}
         self.received: list[int] = []
+        self.named: dict[str, int] = {}
+        self.restored = "-incoming" in argv
+        self.state_is_loaded = threading.Event()
 
     @property
     def play(self) -> str:
@@ -114,9 +118,34 @@ class Machine:
             return {"fdset-id": self.last_set, "fd": 99}
         if command == "blockdev-add":
             self.nodes[arguments["node-name"]] = arguments
+        if command == "getfd":
+            self.named[arguments["fdname"]] = self.received.pop(0)
+        if command == "migrate":
+            self.save(self.named.pop(arguments["uri"].removeprefix("fd:")))
+        if command == "migrate-incoming":
+            self.load(self.named.pop(arguments["uri"].removeprefix("fd:")))
+        if command == "query-migrate":
+            return (
+                {"status": "failed", "error-desc": "no"}
+                if self.play == "unsaved"
+                else {"status": "completed"}
+            )
         if command == "query-chardev":
             return [{"label": "debug", "filename": "pty:/dev/pts/7", "frontend-open": True}]
         return {}
+
+    def save(self, stream: int) -> None:
+        with contextlib.suppress(BrokenPipeError), open(stream, "wb", buffering=0) as file:
+            file.write(b"STATE\n" * (1_000_000 if self.play == "saves-too-much" else 1000))
+
+    def load(self, state: int) -> None:
+        flags = fcntl.fcntl(state, fcntl.F_GETFL)
+        with open(state, "rb") as file:
+            data = file.read()
+        if data != b"STATE\n" * 1000 or flags & os.O_ACCMODE != os.O_RDONLY:
+            print("load of migration failed", file=sys.stderr, flush=True)
+            os._exit(1)
+        self.state_is_loaded.set()
 
     def plugged(self, device: dict[str, Any]) -> None:
         node = self.nodes[device["drive"]]
@@ -154,8 +183,15 @@ class Helper:
         self.machine.raw_event(line.encode() + b"\n")
         self.seq += 1
 
-    def hello(self, version: int = 1) -> None:
-        self.say("hello", contract_version=version, build="build-1")
+    def hello(self, version: int = 2) -> None:
+        if not self.machine.restored:
+            self.say("hello", contract_version=version, build="build-1")
+            return
+        self.machine.state_is_loaded.wait()
+        self.seq = 1  # the hello was said before it was saved
+        if self.machine.play != "deaf":
+            self.machine.ports["serial3"].recv(1)
+            self.say("awake")
 
     def job(self) -> None:
         self.hello()
@@ -532,6 +568,7 @@ PLAYS: dict[str, Callable[..., None]] = {
     name.replace("_", "-"): play for name, play in list(globals().items()) if callable(play)
 }
 PLAYS |= {f"fails-{blame}": failing(blame) for blame in ("request", "image", "customization", "helper")}
+PLAYS |= dict.fromkeys(("deaf", "unsaved", "saves-too-much"), good)
 PLAYS |= dict.fromkeys(("qmp-refuses", "qmp-garbage", "qmp-wrong-id", "qmp-flood", "qmp-long-line"), good)
 
 

@@ -146,7 +146,7 @@ def test_a_fault_ends_the_deployment_with_its_cause(
     """R-HLP-9, R-HLP-10, R-HLP-12, R-MON-9, T-45, D-6: see the table; and nothing is left running."""
     kind, text = FAULTS[play]
     vm = start_vm(play)
-    pid = vm._running_qemu().running.pid
+    pid = vm.qemu.running.pid
     with pytest.raises(SnfImageError) as failure:
         vm.run_job(job, disks)
     assert type(failure.value) is kind
@@ -278,7 +278,7 @@ def test_the_vm_may_die_while_the_image_is_copied(
     """R-HLP-10: a VM that is gone before it gets the job is told as such, not as a fault of the disk."""
     vm = start_vm("dies-waiting")
     vm.wait_ready()
-    eventually(lambda: vm._running_qemu().running.poll() is not None)
+    eventually(lambda: vm.qemu.running.poll() is not None)
     with pytest.raises(HelperError, match="the helper VM died: qemu: exit status 5"):
         vm.run_job(job, disks)
 
@@ -288,7 +288,7 @@ def test_closing_twice_leaves_nothing(start_vm: StartVm, tmp_path: Path) -> None
     threads = set(threading.enumerate())
     before = set(os.listdir("/proc/self/fd"))
     vm = start_vm("hangs")
-    pid = vm._running_qemu().running.pid
+    pid = vm.qemu.running.pid
     vm.close()
     vm.close()
     assert not os.path.exists(f"/proc/{pid}")
@@ -302,7 +302,7 @@ def test_an_interruption_leaves_nothing(
 ) -> None:
     """R-HLP-13: Ctrl-C while the helper works."""
     vm = start_vm("hangs")
-    pid = vm._running_qemu().running.pid
+    pid = vm.qemu.running.pid
 
     def interrupted(*_: object) -> bool:
         raise KeyboardInterrupt
@@ -317,8 +317,8 @@ def test_the_debug_shell_is_announced(start_vm: StartVm, recorder: Recorder) -> 
     """R-HLP-7: a fourth port only if it is asked for; its terminal is told."""
     vm = start_vm("hangs", debug=True)
     assert "the helper's debug shell will be on /dev/pts/7 if a task fails" in recorder.infos
-    assert "chardev:debug" in vm._running_qemu().running.argv
-    assert "snf_image_debug_helper" in " ".join(vm._running_qemu().running.argv)
+    assert "chardev:debug" in vm.qemu.running.argv
+    assert "snf_image_debug_helper" in " ".join(vm.qemu.running.argv)
 
 
 def test_a_floppy_is_refused_for_the_shipped_helper(start_vm: StartVm) -> None:

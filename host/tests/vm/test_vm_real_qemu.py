@@ -69,7 +69,7 @@ class TinyHelper:
         return self
 
     def hello(self) -> TinyHelper:
-        return self.say({"kind": "hello", "contract_version": 1, "build": "build-1"})
+        return self.say({"kind": "hello", "contract_version": 2, "build": "build-1"})
 
     def wait_for_slot(self, slot: int) -> TinyHelper:
         """Poll the PCI configuration space until there is a device."""
@@ -178,7 +178,7 @@ def test_nine_disks_keep_their_order(start_tiny: StartTiny, job: Job, tmp_path: 
 
     vm = start_tiny(good(9))
     vm.wait_ready()
-    qmp = vm._running_qemu().qmp
+    qmp = vm.qemu.qmp
     adder = DiskAdder(qmp)
     for index in range(9):
         path = tmp_path / f"d{index}"
@@ -199,7 +199,7 @@ def test_the_machine_has_no_network_and_no_usb(start_tiny: StartTiny) -> None:
     """T-33, R-HLP-3: the bus holds the bridge, the root's controller, the random device, and nothing else."""
     vm = start_tiny(good(0))
     vm.wait_ready()
-    qmp = vm._running_qemu().qmp
+    qmp = vm.qemu.qmp
     devices = [device for bus in qmp.execute("query-pci") for device in bus["devices"]]
     classes = sorted((device["slot"], device["class_info"]["class"]) for device in devices)
     # Host bridge; ISA bridge, IDE (part of the bridge, empty), power management; SCSI; random numbers.
@@ -221,7 +221,7 @@ def test_qemu_has_no_privileges(
     """R-HLP-2, T-47, D-7: a user of its own, no group, no capability, no new privileges, filtered calls."""
     vm = start_tiny(good(len(disks)))
     vm.wait_ready()
-    pid = vm._running_qemu().running.pid
+    pid = vm.qemu.running.pid
     status = _status(pid)
     first, last = settings.uid_range
     assert len(set(status["Uid"].split())) == 1
@@ -234,7 +234,7 @@ def test_qemu_has_no_privileges(
     limits = Path(f"/proc/{pid}/limits").read_text()
     assert "Max core file size        0                    0" in limits
     assert os.getsid(pid) == pid  # its own session
-    assert "-runas" not in vm._running_qemu().running.argv
+    assert "-runas" not in vm.qemu.running.argv
     assert isinstance(vm.run_job(job, disks).events[-1], Succeeded)
 
 
@@ -252,7 +252,7 @@ def test_no_secret_is_in_argv_or_environment(
     monkeypatch.setenv("OSP_IMG_PASSWD", SECRET)
     job = dataclasses.replace(job, change_password=ChangePassword(password=Secret(SECRET)))
     vm = start_tiny(good(len(disks)))
-    pid = vm._running_qemu().running.pid
+    pid = vm.qemu.running.pid
     seen = []
 
     def look(deadline: Any) -> Any:
@@ -288,7 +288,7 @@ def test_a_stopped_qemu_is_killed(start_tiny: StartTiny, job: Job, disks: tuple[
     """R-HLP-10: a process that does not react to SIGTERM."""
     vm = start_tiny(TinyHelper().hello().hang(), soft_timeout=0.3, hard_timeout=0.3)
     vm.wait_ready()
-    pid = vm._running_qemu().running.pid
+    pid = vm.qemu.running.pid
     follow = vm._follow
 
     def stopped(deadline: Any) -> Any:
@@ -353,11 +353,11 @@ from snf_image_host.deployment import HelperSettings
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm import start_helper
 image = SimpleNamespace(kernel={str(kernel)!r}, initrd={str(kernel)!r}, root={str(kernel)!r}, build="build-1",
-                        contract_version=1, cmdline="")
+                        contract_version=2, cmdline="")
 settings = HelperSettings(directory="", accelerator="tcg", memory=128, runtime_dir={settings.runtime_dir!r})
 vm = start_helper(settings, image, Reporter(), {str(tmp_path / "evidence")!r})
 vm.wait_ready()
-print(vm._running_qemu().running.pid, flush=True)
+print(vm.qemu.running.pid, flush=True)
 time.sleep(60)
 """
     with start([sys.executable, "-c", program], stdout=PIPE) as parent:

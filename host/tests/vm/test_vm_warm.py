@@ -1,0 +1,294 @@
+"""Helpers that continue from a saved state, played by a program: whatever is wrong, deployments go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from snf_image_contract.job import Job
+from snf_image_host.deployment import HelperSettings
+from snf_image_host.errors import NodeError
+from snf_image_host.reporter import Reporter
+from snf_image_host.vm import Account, machine, saved_state
+from snf_image_host.vm import warm as warm_module
+from snf_image_host.vm.saved_state import StateError, StateStore, store_of
+from snf_image_host.vm.warm import make_state, make_state_later
+
+if TYPE_CHECKING:
+    from tests.vm.conftest import Disk, Image, Recorder, StartVm
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def warm(settings: HelperSettings, tmp_path: Path) -> HelperSettings:
+    (tmp_path / "run").mkdir()
+    return dataclasses.replace(settings, warm=True, user=None)
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The player runs as the caller, whoever runs the tests."""
+
+    class Ours:
+        def __enter__(self) -> Account:
+            return Account.of_caller()
+
+        def __exit__(self, *exc: object) -> None:
+            pass
+
+    monkeypatch.setattr(machine, "account_for", lambda *_: Ours())
+
+
+def made(warm: HelperSettings, image: Image, reporter: Reporter) -> str:
+    path = make_state(warm, image, reporter)
+    assert path is not None
+    return path
+
+
+def record_of(path: str) -> str:
+    return path.removesuffix(".state") + ".json"
+
+
+def test_a_vm_continues_from_the_state(
+    *, warm: HelperSettings, image: Any, reporter: Reporter, recorder: Recorder, start_vm: StartVm, job: Job,
+    disks: tuple[Disk, ...],
+) -> None:  # fmt: skip
+    """R-HLP-4, D-8, D-20: its hello is the one it said before, and the job is done as ever."""
+    path = made(warm, image("good"), reporter)
+    assert os.stat(path).st_mode & 0o777 == os.stat(record_of(path)).st_mode & 0o777 == 0o600
+    before = Path(path).read_bytes()
+    vm = start_vm("good", warm=True)
+    hello = vm.wait_ready()
+    assert hello is not None
+    assert hello.build == "build-1"
+    outcome = vm.run_job(job, disks)
+    assert outcome.warm
+    assert outcome.start_seconds is not None
+    assert recorder.warnings == []
+    assert Path(path).read_bytes() == before
+    # The player wants the descriptor read-only; its command line is the one that booted, and waits.
+    argv = Path(warm.directory, "evidence", "qemu.argv").read_text()
+    assert "-incoming defer" in argv
+    assert "snf_image_preload" in argv
+
+
+def test_without_a_state_or_when_told_so_it_boots(
+    *, warm: HelperSettings, image: Any, reporter: Reporter, start_vm: StartVm, job: Job,
+    disks: tuple[Disk, ...],
+) -> None:  # fmt: skip
+    for settings in ({"warm": True}, {"warm": False}, {"warm": True, "debug": True}):
+        outcome = start_vm("good", **settings).run_job(job, disks)
+        assert not outcome.warm
+        made(warm, image("good"), reporter)
+
+
+def truncate(path: str) -> None:
+    os.truncate(path, 100)
+
+
+def flip(path: str) -> None:
+    data = bytearray(Path(path).read_bytes())
+    data[1000] ^= 0x10
+    Path(path).write_bytes(data)
+
+
+def rewrite(path: str) -> None:
+    """A state that is whole, has its digest, and is not what qemu expects."""
+    data = b"OTHER\n" * 1000
+    Path(path).write_bytes(data)
+    record = json.loads(Path(record_of(path)).read_text())
+    record |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    Path(record_of(path)).write_text(json.dumps(record))
+
+
+def share(path: str) -> None:
+    os.chmod(path, 0o644)
+
+
+def no_record(path: str) -> None:
+    Path(record_of(path)).write_text("[")
+
+
+def other_hello(path: str) -> None:
+    record = json.loads(Path(record_of(path)).read_text())
+    Path(record_of(path)).write_text(json.dumps(record | {"hello": '{"seq": 0, "kind": "awake"}\n'}))
+
+
+def link(path: str) -> None:
+    os.rename(path, f"{path}.moved")
+    os.symlink(f"{path}.moved", path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (truncate, "it has 100 bytes, 6000 were saved"),
+        (flip, "its digest is not the one that was recorded"),
+        (rewrite, "qemu is gone|it does not answer"),
+        (share, "is not private to us"),
+        (no_record, "its record cannot be read"),
+        (other_hello, "its record holds no hello"),
+        (link, "Too many levels of symbolic links"),
+    ],
+)
+def test_a_state_that_is_wrong_is_given_up_with_one_warning(
+    *, spoil: Callable[[str], None], why: str, warm: HelperSettings, image: Any, reporter: Reporter,
+    recorder: Recorder, start_vm: StartVm, job: Job, disks: tuple[Disk, ...],
+) -> None:  # fmt: skip
+    """D-8: and never the reason why a deployment fails; the next one does not stumble over it again."""
+    path = made(warm, image("good"), reporter)
+    spoil(path)
+    outcome = start_vm("good", warm=True).run_job(job, disks)
+    assert not outcome.warm
+    (warning,) = recorder.warnings[:1]
+    assert re.search(why, warning)
+    assert "starts anew" in warning
+    assert not os.path.exists(path)
+    assert not os.path.exists(record_of(path))
+
+
+def test_a_restored_helper_that_does_not_answer_is_replaced(
+    *, warm: HelperSettings, image: Any, reporter: Reporter, recorder: Recorder, start_vm: StartVm, job: Job,
+    disks: tuple[Disk, ...], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(machine, "RESTORE_SECONDS", 0.5)
+    made(warm, image("deaf"), reporter)
+    vm = start_vm("deaf", warm=True)
+    first = vm.qemu.running.pid
+    outcome = vm.run_job(job, disks)
+    assert not outcome.warm
+    assert recorder.warnings[0].endswith("cannot be used: it does not answer")
+    assert not os.path.exists(f"/proc/{first}")
+
+
+def test_the_key_changes_with_everything_that_could_make_a_state_wrong(
+    warm: HelperSettings, image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = image("good")
+
+    def key(**changed: Any) -> str:
+        return store_of(dataclasses.replace(warm, **changed), first, "tcg").path
+
+    keys = [key(), key(memory=600), key(cpus=2), key(qemu="/bin/true")]
+    keys.append(store_of(warm, first, "kvm").path)
+    keys.append(store_of(warm, dataclasses.replace(first, build="other"), "tcg").path)
+    keys.append(store_of(warm, image("other words"), "tcg").path)
+    for name in ("kernel", "initrd", "root"):
+        (tmp_path / name).write_bytes(b"changed " + name.encode())
+        keys.append(key())
+    monkeypatch.setattr(saved_state, "CONTRACT_VERSION", 99)
+    keys.append(key())
+    monkeypatch.setattr(saved_state, "_processor", lambda: "another")
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
+    assert key() == key(soft_timeout=1.0) == keys[-1]
+
+
+@pytest.mark.parametrize("play", ["unsaved", "saves-too-much", "hangs-at-boot", "dies-at-boot"])
+def test_what_goes_wrong_while_it_is_made_leaves_nothing(
+    play: str, warm: HelperSettings, image: Any, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(warm, start_timeout=1.0, memory=128 if play != "saves-too-much" else 0)
+    player = image(play)
+    if play == "saves-too-much":
+        monkeypatch.setattr(warm_module, "_DEVICES_MIB", 1)
+    with pytest.raises(NodeError):
+        make_state(settings, player, reporter)
+    left = os.listdir(saved_state.directory_of(settings))
+    assert left == ["lock"]
+
+
+def test_it_is_made_once(warm: HelperSettings, image: Any, reporter: Reporter) -> None:
+    path = made(warm, image("good"), reporter)
+    inode = os.stat(path).st_ino
+    assert made(warm, image("good"), reporter) == path
+    assert os.stat(path).st_ino == inode
+    make_state(warm, image("good"), reporter, again=True)
+    assert os.stat(path).st_ino != inode
+
+
+def test_only_one_makes_it_at_a_time(warm: HelperSettings, image: Any, reporter: Reporter) -> None:
+    """R-HLP-14"""
+    with store_of(warm, image("good"), "tcg").being_made() as ours:
+        assert ours
+        assert make_state(warm, image("good"), reporter) is None
+
+
+def test_states_of_other_settings_are_few(tmp_path: Path) -> None:
+    for number in range(6):
+        store = StateStore(str(tmp_path), f"key{number}")
+        receive(store, b"x")
+        store.commit(b'{"seq": 0, "kind": "hello", "contract_version": 2, "build": "b"}\n')
+        os.utime(store.path, (number, number))
+    states = sorted(name for name in os.listdir(tmp_path) if name.endswith(".state"))
+    assert states == ["key3.state", "key4.state", "key5.state"]
+    assert len(os.listdir(tmp_path)) == 6
+
+
+def receive(store: StateStore, data: bytes, limit: int = 100) -> None:
+    ours, theirs = os.pipe()
+
+    def write() -> None:
+        with open(theirs, "wb") as file:
+            file.write(data)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        store.receive(ours, limit=limit)
+    finally:
+        os.close(ours)
+        thread.join()
+
+
+def test_a_state_beyond_its_bound_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="larger than 100 bytes"):
+        receive(StateStore(str(tmp_path), "key"), b"x" * 101)
+
+
+def test_the_vm_that_saves_is_gone_afterwards(warm: HelperSettings, image: Any, reporter: Reporter) -> None:
+    made(warm, image("good"), reporter)
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
+    assert [pid for pid in children if b"fake_qemu" in Path(f"/proc/{pid}/cmdline").read_bytes()] == []
+
+
+def test_the_first_deployment_leaves_somebody_behind_who_makes_it(
+    *, warm: HelperSettings, image: Any, eventually: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody waits for it: not the terminal, not who waits for our output, not we."""
+    player = image("good")
+    settings = dataclasses.replace(warm, user=None)
+    store = store_of(settings, player, "tcg")
+    begun = time.monotonic()
+    make_state_later(settings, player, "tcg")
+    assert time.monotonic() - begun < 1
+    eventually(store.exists)
+    eventually(lambda: not os.path.exists(store.path + ".new"))
+    inode = os.stat(store.path).st_ino
+    make_state_later(settings, player, "tcg")
+    time.sleep(0.2)
+    assert os.stat(store.path).st_ino == inode
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("changed", [{"warm": False}, {"debug": True}, {"protocol": "text"}])
+def test_where_no_state_would_be_used_none_is_made(
+    changed: dict[str, Any], warm: HelperSettings, image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fork() -> int:
+        raise AssertionError
+
+    monkeypatch.setattr(os, "fork", fork)
+    make_state_later(dataclasses.replace(warm, **changed), image("good"), "tcg")
+    assert not os.path.exists(saved_state.directory_of(warm))
