@@ -12,7 +12,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PYTEST := $(SUDO) env HYPOTHESIS_STORAGE_DIRECTORY=build/hypothesis $(if $(CI),CI=$(CI)) \
 	.venv/bin/pytest -p no:cacheprovider -n $(JOBS)
 
-.PHONY: help deps demo test test-engines lint unit matrix helper-image fixtures bench clean distclean
+.PHONY: help deps demo test test-engines lint unit matrix warm helper-image fixtures bench clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,12 +35,15 @@ lint: deps ## ruff, mypy, the import rule
 unit: deps ## tests that need neither root nor qemu
 	@.venv/bin/tox -e unit
 
-matrix: helper-image fixtures ## deploy every cell of ci/matrix.yaml and look at the result
+warm: helper-image ## save the state of a started helper, for those that follow
+	@$(SUDO) .venv/bin/snf-image helper warm --helper-dir build/helper --progress none
+
+matrix: warm fixtures ## deploy every cell of ci/matrix.yaml and look at the result
 	@$(PYTEST) vmtests/matrix
 
 test: deps ## everything
 	@.venv/bin/tox -e lint,unit
-	@$(MAKE) --no-print-directory helper-image fixtures
+	@$(MAKE) --no-print-directory warm fixtures
 	@$(PYTEST) -m "requires and not engines"
 	@$(PYTEST) vmtests/matrix vmtests/end_to_end
 

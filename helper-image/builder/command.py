@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import shutil
@@ -20,6 +21,8 @@ from snf_image_process import ProcessError
 
 _CODE = ("contract", "process", "helper")
 _STAMP = ".inputs"
+_MOST_LAYERS = 24
+"""Of about a third of a gigabyte each; a build makes ten."""
 
 
 def main(source: str) -> int:
@@ -59,6 +62,7 @@ def _parse(source: str) -> argparse.Namespace:
 
 
 def _build(source: str, asked: argparse.Namespace, inputs: str) -> None:
+    _bound_cache(asked.cache)
     engine: Engine = Buildah(os.path.join(asked.cache, "buildah")) if asked.engine == "buildah" else Docker()
     os.makedirs(os.path.dirname(asked.output), exist_ok=True)
     os.makedirs(asked.cache, exist_ok=True)
@@ -78,6 +82,14 @@ def _build(source: str, asked: argparse.Namespace, inputs: str) -> None:
         _write(os.path.join(output, _STAMP), inputs)
         shutil.rmtree(asked.output, ignore_errors=True)
         os.rename(output, asked.output)
+
+
+def _bound_cache(cache: str) -> None:
+    """Layers of builds long ago fill the disk: beyond a number the next build starts without any."""
+    layers = os.path.join(cache, "buildah/layers/vfs/dir")
+    with contextlib.suppress(FileNotFoundError):
+        if len(os.listdir(layers)) > _MOST_LAYERS:
+            shutil.rmtree(os.path.join(cache, "buildah"))
 
 
 def _make_context(source: str, context: str, asked: argparse.Namespace) -> None:
