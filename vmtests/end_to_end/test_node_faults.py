@@ -198,7 +198,7 @@ def test_parallel_deployments(caller: Caller, alpine: FixtureImage) -> None:
             commands[disk] = running.enter_context(caller.start(*words))
         states = []
         for command in commands.values():
-            command.until("helper VM started")
+            command.until("helper VM (started|restored)")
             states.append(state_of(command))
         assert len({state["Uid"] for state in states}) == 4, states
         for state in states:

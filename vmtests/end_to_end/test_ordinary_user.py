@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import glob
+import json
 import os
 import stat
+import time
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +23,10 @@ pytestmark = [
 
 
 def test_a_deployment(ordinary_user: Caller, alpine: FixtureImage) -> None:
-    """D-7, D-8, D-25: qemu runs as the caller; what is remembered lies in the caller's cache directory."""
+    """D-7, D-8, D-25: qemu runs as the caller; what is remembered lies in the caller's cache directory.
+
+    The first deployment boots the helper and leaves somebody behind, who saves the state for the second.
+    """
     caller = ordinary_user
     disk, report = caller.path("disk.raw"), caller.path("receipt.json")
     words = caller.deploy_words(
@@ -31,6 +38,17 @@ def test_a_deployment(ordinary_user: Caller, alpine: FixtureImage) -> None:
         with open(f"/proc/{command.qemu()}/status", encoding="ascii") as file:
             state = dict(line.split(":", 1) for line in file.read().splitlines())
         command.finish().demand(0)
+    saved = caller.path("cache/snf-image/warm")
+    end = time.monotonic() + 120
+    while not glob.glob(f"{saved}/*.json"):
+        assert time.monotonic() < end, "no state of the helper was saved"
+        time.sleep(0.5)
+    assert {stat.S_IMODE(os.stat(path).st_mode) for path in glob.glob(f"{saved}/*")} == {0o600}
+    assert json.loads(Path(report).read_text(encoding="utf-8"))["helper"]["warm"] is False
+    again = words[words.index(disk) + 1 :]
+    cache = {"XDG_CACHE_HOME": caller.path("cache")}
+    caller.run("deploy", alpine.path, disk, *again, env=cache).demand(0)
+    assert json.loads(Path(report).read_text(encoding="utf-8"))["helper"]["warm"] is True
     assert state["Uid"].split() == [str(ORDINARY_UID)] * 4
     assert state["NoNewPrivs"].strip() == "1"
     for path in (disk, report):
@@ -41,9 +59,9 @@ def test_a_deployment(ordinary_user: Caller, alpine: FixtureImage) -> None:
     assert made.text("/etc/hostname") == "mine\n"
     stored = dict(line.split(":")[:2] for line in made.text("/etc/shadow").splitlines())
     assert crypt_hash.verify("new", stored["root"])
-    if os.path.exists(caller.path("cache")):
+    memory = caller.path("cache/snf-image/kvm-probe.json")
+    if os.path.exists(memory):
         # A trial of KVM took place and was remembered.
-        memory = caller.path("cache/snf-image/kvm-probe.json")
         assert stat.S_IMODE(os.stat(memory).st_mode) == 0o600
     assert not os.path.exists(caller.path("home/.cache")), "XDG_CACHE_HOME is not obeyed"
 

@@ -36,16 +36,17 @@ def room_for_vm(settings: HelperSettings, reporter: Reporter) -> Iterator[None]:
 
     :class:`NodeError` if there is none after ``settings.wait_timeout`` seconds.
     """
-    os.makedirs(settings.runtime_dir, mode=0o755, exist_ok=True)
+    directory = directory_of(settings)
+    os.makedirs(directory, mode=0o755, exist_ok=True)
     with contextlib.ExitStack() as held:
         begun = time.monotonic()
         told = False
         while True:
-            with uninterrupted(), _turn(settings.runtime_dir):
-                others = _others(settings.runtime_dir)
+            with uninterrupted(), _turn(directory):
+                others = _others(directory)
                 missing = _missing(settings, others)
                 if missing is None:
-                    held.enter_context(_presence(settings))
+                    held.enter_context(_presence(directory, settings.memory + OVERHEAD_MIB))
             if missing is None:
                 break
             waited = time.monotonic() - begun
@@ -56,6 +57,11 @@ def room_for_vm(settings: HelperSettings, reporter: Reporter) -> Iterator[None]:
                 told = True
             time.sleep(_POLL_SECONDS)
         yield
+
+
+def directory_of(settings: HelperSettings) -> str:
+    """Where those who share this node's memory meet: the deployments of root, or of one user."""
+    return settings.runtime_dir if os.geteuid() == 0 else os.path.join(settings.state_dir, "room")
 
 
 _HINT: Final = "free memory, set HELPER_MEMORY lower, or deploy fewer instances at once"
@@ -88,8 +94,7 @@ def _available_mib() -> int | None:
 @contextlib.contextmanager
 def _turn(directory: str) -> Iterator[None]:
     """One at a time looks and decides."""
-    path = os.path.join(directory, f"room-{os.geteuid()}.lock")
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
@@ -98,10 +103,9 @@ def _turn(directory: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _presence(settings: HelperSettings) -> Iterator[None]:
-    """A file that says what this VM needs, locked as long as it runs."""
-    name = f"{_PREFIX}{os.geteuid()}-{secrets.token_hex(6)}-{settings.memory + OVERHEAD_MIB}"
-    path = os.path.join(settings.runtime_dir, name)
+def _presence(directory: str, memory: int) -> Iterator[None]:
+    """A file that says how much memory (MiB) this VM needs, locked as long as it runs."""
+    path = os.path.join(directory, f"{_PREFIX}{secrets.token_hex(6)}-{memory}")
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -116,7 +120,7 @@ def _others(directory: str) -> list[tuple[float, int]]:
     """Start (seconds since the epoch) and memory (MiB) of every VM of ours that runs."""
     found = []
     for name in os.listdir(directory):
-        if name.startswith(f"{_PREFIX}{os.geteuid()}-"):
+        if name.startswith(_PREFIX):
             path = os.path.join(directory, name)
             with contextlib.suppress(OSError, ValueError):
                 begun = os.stat(path).st_mtime

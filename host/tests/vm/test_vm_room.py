@@ -16,7 +16,7 @@ from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm import room
-from snf_image_host.vm.room import room_for_vm
+from snf_image_host.vm.room import directory_of, room_for_vm
 from snf_image_process import PIPE, start
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def in_thread(settings: HelperSettings, reporter: Reporter, entered: threading.E
 
 def another(settings: HelperSettings, memory: int, *, age: float = 0.0) -> contextlib.ExitStack:
     """A VM of somebody else."""
-    path = Path(settings.runtime_dir, f"vm-{os.geteuid()}-1-{memory}")
-    os.makedirs(settings.runtime_dir, exist_ok=True)
+    path = Path(directory_of(settings), f"vm-1-{memory}")
+    os.makedirs(directory_of(settings), exist_ok=True)
     path.touch()
     os.utime(path, (time.time() - age, time.time() - age))
     held = contextlib.ExitStack()
@@ -65,8 +65,8 @@ def another(settings: HelperSettings, memory: int, *, age: float = 0.0) -> conte
 
 def test_nothing_is_left_and_nobody_waits_where_there_is_room(settings: HelperSettings) -> None:
     with room_for_vm(settings, Reporter()):
-        assert len(os.listdir(settings.runtime_dir)) == 2
-    assert os.listdir(settings.runtime_dir) == [f"room-{os.geteuid()}.lock"]
+        assert len(os.listdir(directory_of(settings))) == 1
+    assert os.listdir(directory_of(settings)) == []
 
 
 def test_a_node_without_memory_is_an_error(
@@ -127,11 +127,11 @@ def test_the_wait_has_an_end(settings: HelperSettings) -> None:
 
 def test_one_that_was_killed_takes_no_room(settings: HelperSettings) -> None:
     limited = dataclasses.replace(settings, parallel=1)
-    os.makedirs(settings.runtime_dir)
-    Path(settings.runtime_dir, f"vm-{os.geteuid()}-1-704").touch()
+    os.makedirs(directory_of(settings))
+    Path(directory_of(settings), "vm-1-704").touch()
     with room_for_vm(limited, Reporter()):
         pass
-    assert os.listdir(settings.runtime_dir) == [f"room-{os.geteuid()}.lock"]
+    assert os.listdir(directory_of(settings)) == []
 
 
 def test_a_kernel_that_does_not_say_holds_nobody_up(settings: HelperSettings, meminfo: Path) -> None:
