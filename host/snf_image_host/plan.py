@@ -27,7 +27,7 @@ from snf_image_host.planning.network import decide_nics
 from snf_image_host.planning.request import Request
 from snf_image_host.planning.tasks import task_fields
 
-SUPPORTED_FAMILIES: Final = frozenset({OsFamily.LINUX})
+SUPPORTED_FAMILIES: Final = frozenset({OsFamily.LINUX, OsFamily.WINDOWS, OsFamily.WINDOWS_LEGACY})
 
 
 def plan(asked: Request, config: NodeConfig, *, clock: float | None = None) -> Deployment:

@@ -362,13 +362,15 @@ def test_the_family_of_a_file_system_dump_reaches_the_helper() -> None:
     """R-PROP-8, T-22"""
     decided = job(parameters={"img_format": "extdump"})
     assert (decided.os_family, decided.root_partition) == (OsFamily.LINUX, 1)
+    decided = job(parameters={"img_format": "ntfsdump"})
+    assert (decided.os_family, decided.root_partition) == (OsFamily.WINDOWS, 1)
+    legacy = {"img_format": "ntfsdump", "img_properties": '{"OSFAMILY": "windows-legacy"}'}
+    assert job(parameters=legacy).os_family is OsFamily.WINDOWS_LEGACY
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"img_properties": '{"OSFAMILY": "windows"}'}, "windows images are not supported yet"),
-        ({"img_format": "ntfsdump"}, "windows images are not supported yet"),
         ({"img_properties": '{"OSFAMILY": "openbsd"}'}, "openbsd images are not supported yet"),
         ({"config_url": "https://example.org/"}, "config_url: fetching parameters is not supported yet"),
         (
