@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -381,3 +382,28 @@ def test_waiting_for_a_driver_has_an_end(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(ntfs, "_drivers_of", lambda _: [1])
     with pytest.raises(TaskError, match="/dev/vda1: the NTFS driver did not end"):
         ntfs.wait_until_ended("/dev/vda1", timeout=0.0)
+
+
+@needs_mount
+def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
+    """R-TASK-5: another system made them; one of them is changed, and nothing is lost or doubled."""
+    path, top = make_ntfs(tmp_path / "volume"), tmp_path / "top"
+    top.mkdir()
+    run(["ntfs-3g", str(path), str(top)], timeout=60)
+    for name in ("unattend.xml", "UNATTEND.XML"):
+        (top / name).write_text(name)
+    run(["umount", str(top)], timeout=60)
+    while any(str(path).encode() in words for words in map(command_line, os.listdir("/proc"))):
+        time.sleep(0.05)
+    with mounted(path, top) as root:
+        assert root.read("/Unattend.xml") in (b"unattend.xml", b"UNATTEND.XML")
+        root.write("/unattend.XML", b"new")
+        assert root.read("/unattend.xml") == b"new"
+        assert len(root.list("/")) == 2
+
+
+def command_line(process: str) -> list[bytes]:
+    try:
+        return Path("/proc", process, "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []

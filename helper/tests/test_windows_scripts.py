@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from importlib import resources
 
@@ -19,6 +18,7 @@ from snf_image_helper.windows import legacy, password, resize_mounted, setup_com
 from snf_image_helper.windows.hostname import computer_name
 from snf_image_helper.windows.personality import guest_path
 from snf_image_helper.windows.sysprep_inf import IniFile
+from snf_image_vmtests.windows_scripts import batch_accounts, powershell_accounts
 from trees import GuestOf, content, exists
 
 CORPUS = (
@@ -33,24 +33,11 @@ PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size
 # -- PowerShell --------------------------------------------------------------------------------------
 
 
-def decoded_accounts(script: bytes) -> list[tuple[str, str]]:
-    """Names and passwords of the script, decoded by other code than that which wrote them."""
-    pairs = re.findall(rb"@\{ Name = '([A-Za-z0-9+/=]*)'; Password = '([A-Za-z0-9+/=]*)' \}", script)
-    return [(_text(name), _text(secret)) for name, secret in pairs]
-
-
-def _text(encoded: bytes) -> str:
-    raw = base64.b64decode(encoded, validate=True)
-    return "".join(chr(raw[at] | raw[at + 1] << 8) for at in range(0, len(raw), 2)).encode(
-        "utf-16", "surrogatepass"
-    ).decode("utf-16")  # fmt: skip
-
-
 @pytest.mark.parametrize("text", [*CORPUS, "schön", "пароль", "密码🔑", "x" * 256])
 def test_passwords_reach_powershell_unchanged(text: str) -> None:
     """R-TASK-WPW-2, R-TASK-WPW-4, T-101, T-102"""
     script = password.script(["Administrator", "Jürgen Groß"], Secret(text))
-    assert decoded_accounts(script) == [("Administrator", text), ("Jürgen Groß", text)]
+    assert powershell_accounts(script) == [("Administrator", text), ("Jürgen Groß", text)]
     assert script.isascii()
     assert script.count(b"\r\n") == script.count(b"\n")
     # Nothing that a password or name could be stands anywhere else.
@@ -62,7 +49,7 @@ def test_passwords_reach_powershell_unchanged(text: str) -> None:
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=100))
 def test_any_password_reaches_powershell_unchanged(text: str) -> None:
     """R-TASK-WPW-2, T-101"""
-    assert decoded_accounts(password.script(["a"], Secret(text))) == [("a", text)]
+    assert powershell_accounts(password.script(["a"], Secret(text))) == [("a", text)]
 
 
 def test_the_script_wipes_itself() -> None:
@@ -86,52 +73,9 @@ def test_a_password_that_windows_has_no_room_for() -> None:
 # -- batch files of old Windows ------------------------------------------------------------------------
 
 
-def cmd_words(line: str) -> list[str]:
-    """What a program gets of a line of a batch file: percent signs, then cmd's carets, then the C run time.
-
-    Fails for what cmd would take for an operator, and if it ever enters its quoted state.
-    """
-    assert "%" not in line.replace("%%", ""), "a variable would be expanded"
-    text, at = "", 0
-    line = line.replace("%%", "%")
-    while at < len(line):
-        if line[at] == "^":
-            at += 1
-        else:
-            assert line[at] not in '&|<>"()', f"cmd would act on {line[at]!r}"
-        text += line[at]
-        at += 1
-    words: list[str] = []
-    word, quoted, at = "", False, 0
-    while at < len(text):
-        slashes = len(text[at:]) - len(text[at:].lstrip("\\"))
-        at += slashes
-        if at < len(text) and text[at] == '"':
-            word += "\\" * (slashes // 2)
-            if slashes % 2:
-                word += '"'
-            else:
-                quoted = not quoted
-            at += 1
-        elif slashes:
-            word += "\\" * slashes
-        elif text[at] in " \t" and not quoted:
-            words, word, at = [*words, word], "", at + 1
-        else:
-            word, at = word + text[at], at + 1
-    assert not quoted
-    return [*words, word]
-
-
 def demand_password(text: str) -> None:
-    script = legacy.script(["Administrator", "a b"], Secret(text)).decode("ascii")
-    lines = script.split("\r\n")
-    assert lines[:2] == ["@echo off", "setlocal DisableDelayedExpansion"]
-    options = ["/ACTIVE:YES", "/EXPIRES:NEVER", "/PASSWORDREQ:YES", "/Y"]
-    for line, name in zip(lines[2:4], ("Administrator", "a b"), strict=True):
-        command, _, rest = line.rpartition(" >nul 2>&1")
-        assert rest == ""
-        assert cmd_words(command) == ["net", "user", name, text, *options]
+    script = legacy.script(["Administrator", "a b"], Secret(text))
+    assert batch_accounts(script) == [("Administrator", text), ("a b", text)]
 
 
 @pytest.mark.parametrize("text", [text for text in CORPUS if text.isprintable()])
