@@ -224,7 +224,7 @@ def test_several_answer_files_are_all_extended(guest_of: GuestOf) -> None:
 
 @pytest.mark.parametrize("provided", [False, True])
 def test_an_answer_file_of_the_image_is_replaced(guest_of: GuestOf, provided: bool) -> None:
-    """R-TASK-UNA-5, R-TASK-UNA-12: by IGNORE_UNATTEND, and by one that is given; no other is left."""
+    """R-TASK-UNA-5, R-TASK-UNA-12: by IGNORE_UNATTEND, ours or the one that is given; no other is left."""
     tree = windows.windows_tree() | {"/autounattend.xml": OWN, PANTHER: OWN}
     answer = Secret(base64.b64encode(OWN.replace(b"alice", b"given")).decode()) if provided else None
     asked = jobs.InstallUnattend(ignore_existing=True, answer_file=answer)
@@ -236,6 +236,15 @@ def test_an_answer_file_of_the_image_is_replaced(guest_of: GuestOf, provided: bo
     assert b"alice" not in data
     assert not exists(guest, "/autounattend.xml")
     assert not exists(guest, PANTHER)
+
+
+def test_a_default_answer_file_leaves_that_of_the_image(guest_of: GuestOf) -> None:
+    """R-TASK-UNA-5: it takes the place of the shipped one only."""
+    asked = jobs.InstallUnattend(answer_file=Secret(base64.b64encode(b"not read").decode()))
+    guest = windows_guest(guest_of, windows.windows_tree() | {PANTHER: OWN}, install_unattend=asked)
+    perform(guest, "install_unattend")
+    assert b"alice" in content(guest, PANTHER)
+    assert not exists(guest, "/unattend.xml")
 
 
 def test_a_given_answer_file_that_is_none(guest_of: GuestOf) -> None:

@@ -37,7 +37,7 @@ def install_unattend(guest: Guest) -> None:
     installation.demand_generalized(root)
     architecture = installation.architecture(root)
     paths = present(root)
-    if paths and not asked.ignore_existing and asked.answer_file is None:
+    if paths and not asked.ignore_existing:
         guest.warn(f"{', '.join(paths)}: the image's own answer file is kept and extended")
     else:
         new = _provided(guest, architecture)

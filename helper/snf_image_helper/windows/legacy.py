@@ -41,7 +41,7 @@ def install_unattend(guest: Guest) -> None:
     installation.demand_family(root, OsFamily.WINDOWS_LEGACY)
     installation.demand_mini_setup(root)
     present = root.is_file(SYSPREP_INF)
-    if present and not asked.ignore_existing and asked.answer_file is None:
+    if present and not asked.ignore_existing:
         guest.warn(f"{SYSPREP_INF}: the image's own answer file is kept and extended")
         inf = _load(guest)
     else:
