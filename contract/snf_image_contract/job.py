@@ -77,7 +77,9 @@ class InitializeDatasource:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class InstallUnattend:
-    """Windows. ``answer_file`` (base64) replaces the helper's own; ``ignore_existing`` the image's."""
+    """Windows. ``answer_file`` (base64) stands in for the helper's own, and for the image's too with
+    ``ignore_existing``.
+    """
 
     answer_file: Secret | None = None
     ignore_existing: bool = False

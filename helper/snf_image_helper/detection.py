@@ -140,7 +140,7 @@ class _Search:
     def _look(self, volume: Volume) -> tuple[OsFamily | None, str | None]:
         """Confirm a candidate by what is in it (R-DET-5): its family, or why it is none."""
         if volume.kind is Kind.NTFS:
-            return None, "telling a Windows from other NTFS file systems is not supported yet"
+            return self._look_for_windows(volume)
         if volume.type == mbr_type(MBR_NTFS):
             return None, "the partition type is that of Windows, the file system is not"
         try:
@@ -151,6 +151,20 @@ class _Search:
         except (ImageError, TaskError) as error:
             return None, str(error)
         return OsFamily.LINUX, None
+
+    def _look_for_windows(self, volume: Volume) -> tuple[OsFamily | None, str | None]:
+        # Imported for images that have NTFS: most have none.
+        from snf_image_helper.windows import installation  # noqa: PLC0415
+
+        try:
+            with looked_at(volume) as root:
+                if not installation.is_windows(root):
+                    return None, "no directory \\Windows\\System32"
+                found = installation.version(root)
+        except (ImageError, TaskError) as error:
+            return None, str(error)
+        self._distribution, self._version = found.title, found.text
+        return found.family, None
 
     def _identify(self, root: Root) -> None:
         found = identify(root)

@@ -44,7 +44,11 @@ class Family:
 
 
 # A family's package is imported when an image needs it: most images need one.
-PACKAGES: Final = {OsFamily.LINUX: "snf_image_helper.linux.family"}
+PACKAGES: Final = {
+    OsFamily.LINUX: "snf_image_helper.linux.family",
+    OsFamily.WINDOWS: "snf_image_helper.windows.family",
+    OsFamily.WINDOWS_LEGACY: "snf_image_helper.windows.legacy_family",
+}
 
 
 def family_of(name: OsFamily) -> Family:

@@ -6,7 +6,8 @@ import os
 from typing import Final
 
 from snf_image_contract.events import Change
-from snf_image_helper import partition_table
+from snf_image_contract.names import OsFamily
+from snf_image_helper import ntfs, partition_table
 from snf_image_helper.errors import ImageError, TaskError
 from snf_image_helper.ext_superblock import ExtSuperblock, read_superblock
 from snf_image_helper.filesystems import Volume, opened, volume_of, window
@@ -28,6 +29,7 @@ def unmounted(machine: Machine) -> None:
     if volume.kind is not None and volume.kind.is_ext:
         _grow_ext(machine, volume)
     elif volume.kind is Kind.NTFS:
+        ntfs.demand_fits(volume)
         machine.report.warn(f"{volume.name}: NTFS is not resized in this task")
     elif volume.kind is not None and volume.kind.is_ufs:
         raise ImageError(f"{volume.name}: growing {volume.kind} is not supported yet")
@@ -36,12 +38,33 @@ def unmounted(machine: Machine) -> None:
 
 
 def after_umount(machine: Machine) -> None:
-    """Grow NTFS offline (R-TASK-NTFS-1): not supported yet; nothing else is grown here."""
+    """Grow NTFS offline, if that is asked for or the guest would not do it (R-TASK-NTFS-1, R-TASK-NTFS-2)."""
     volume = _volume(machine)
     if volume is None:
         return
-    if volume.kind is Kind.NTFS:
-        raise ImageError(f"{volume.name}: growing NTFS is not supported yet")
+    if volume.kind is not Kind.NTFS:
+        if machine.os_family.is_windows:
+            machine.report.warn(f"{volume.name}: {_name(volume)} is not resized")
+        return
+    ntfs.demand_fits(volume)
+    asked = machine.job.filesystem_resize_after_umount
+    if machine.os_family is OsFamily.WINDOWS and not asked.offline_ntfs:
+        machine.report.warn(
+            f"{volume.name}: the NTFS is not resized offline; Windows grows it at its first start"
+        )
+        return
+    before, after = ntfs.grow(volume, clear_dirty=asked.skip_check)
+    _flush(volume.device())
+    if after > before:
+        detail = f"{volume.kind} grown from {before} to {after} bytes"
+        machine.report.change(Change(path=volume.name, change="filesystem", detail=detail))
+        machine.report.warn(_after_growing(volume, skip_check=asked.skip_check))
+
+
+def _after_growing(volume: Volume, *, skip_check: bool) -> str:
+    if skip_check:
+        return f"{volume.name}: the NTFS was grown and is not marked for a check; run CHKDSK in the guest"
+    return f"{volume.name}: the NTFS was grown; Windows will check it at its first start"
 
 
 def _name(volume: Volume) -> str:

@@ -19,6 +19,7 @@ class Guest:
     """The untrusted tree behind its door, and what was asked of it.
 
     ``resize_partition``: number of the partition that grows (R-GROW-3), None if none does.
+    ``root_partition``: number of the one that is mounted as root; 0 if only a tree is looked at.
     ``target``: the directory of this VM where the tree is mounted, for programs of the operator; tasks use
     ``root``.
     """
@@ -29,6 +30,7 @@ class Guest:
     report: Reporter
     disks: Disks
     resize_partition: int | None = None
+    root_partition: int = 0
     target: str = ""
 
     def warn(self, message: str) -> None:

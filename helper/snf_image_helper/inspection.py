@@ -78,13 +78,16 @@ def _tell_system(machine: Machine, table: Table, volumes: tuple[Volume, ...], fa
         partition_table=table.label, os_family=machine.os_family, root_partition=machine.root_partition
     )
     volume = next((volume for volume in volumes if volume.number == machine.root_partition), None)
-    if volume is None or machine.os_family is not OsFamily.LINUX:
+    if volume is None or not (machine.os_family is OsFamily.LINUX or machine.os_family.is_windows):
         report.emit(plain)
         return
     try:
         with looked_at(volume, volumes) as root:
-            guest = Guest(root=root, family=family, job=machine.job, report=report, disks=machine.disks)
-            system, users = _system(guest, plain), _users(root)
+            if machine.os_family.is_windows:
+                system, users = _windows(root, plain)
+            else:
+                guest = Guest(root=root, family=family, job=machine.job, report=report, disks=machine.disks)
+                system, users = _system(guest, plain), _users(root)
     except (ImageError, TaskError) as error:
         report.warn(f"{volume.name}: cannot be looked into: {error}")
         report.emit(plain)
@@ -112,6 +115,24 @@ def _system(guest: Guest, plain: FoundSystem) -> FoundSystem:
     )
 
 
+def _windows(root: Root, plain: FoundSystem) -> tuple[FoundSystem, tuple[FoundUsers, ...]]:
+    # Imported for images of Windows: the registry's library takes its time.
+    from snf_image_helper.windows import installation  # noqa: PLC0415
+
+    version = installation.version(root)
+    system = FoundSystem(
+        partition_table=plain.partition_table,
+        os_family=plain.os_family,
+        root_partition=plain.root_partition,
+        distribution="windows",
+        version=clip(version.text, _MAX_NAME),
+        title=clip(version.title, _MAX_NAME),
+        hostname=clip(installation.computer_name(root), _MAX_NAME),
+        architecture=installation.architecture(root),
+    )
+    return system, _events([clip(name, _MAX_NAME) for name in installation.users(root)])
+
+
 def _hostname(root: Root) -> str:
     for path in ("/etc/hostname", "/etc/HOSTNAME"):
         for line in (root.read_optional(path) or b"").splitlines():
@@ -132,6 +153,10 @@ def _users(root: Root) -> tuple[FoundUsers, ...]:
         fields = line.split(b":")
         if len(fields) == 7 and fields[0] in shadow and not fields[6].strip().endswith(_NO_LOGIN):
             names.append(_text(fields[0]))
+    return _events(names)
+
+
+def _events(names: list[str]) -> tuple[FoundUsers, ...]:
     named, more = tuple(names[:MAX_USERS]), max(0, len(names) - MAX_USERS)
     starts = range(0, len(named) or 1, _USERS_IN_AN_EVENT)
     return tuple(

@@ -16,6 +16,7 @@ from snf_image_helper.root_mount import mount_root, mount_volume, unmount_below
 from snf_image_helper.signatures import Kind
 
 TARGET: Final = "/run/snf-image/target"
+_MOUNTED: Final = (OsFamily.LINUX, OsFamily.WINDOWS, OsFamily.WINDOWS_LEGACY)
 MAX_MOUNTS: Final = 256
 """Entries of an fstab that are mounted."""
 
@@ -60,14 +61,21 @@ def mount_image(machine: Machine) -> Mounted:
 
     On any failure everything is unmounted again before the error is raised.
     """
-    if machine.os_family is not OsFamily.LINUX:
+    if machine.os_family not in _MOUNTED:
         raise ImageError(f"mounting an image of family {machine.os_family} is not supported yet")
     volume = _root_volume(machine)
     several = volume.signature is not None and volume.signature.devices > 1
     among = all_volumes(machine.disks) if several else ()
     devices = [volume.device()]
     try:
-        root_fd = mount_root(volume, TARGET, read_only=False, among=among)
+        root_fd = mount_root(
+            volume,
+            TARGET,
+            read_only=False,
+            among=among,
+            allow_unclean_ntfs=machine.job.mount_image.allow_unclean_ntfs,
+            warn=machine.report.warn,
+        )
     except BaseException:
         unmount_below(TARGET)
         raise
@@ -75,8 +83,11 @@ def mount_image(machine: Machine) -> Mounted:
     try:
         _record(machine, "/", volume)
         _demand_writable(mounted.root, "/")
-        _demand_etc(machine, mounted.root, volume)
-        _FstabMounter(machine, mounted.root, devices).mount()
+        if machine.os_family.is_windows:
+            _demand_windows(machine, mounted.root, volume)
+        else:
+            _demand_etc(machine, mounted.root, volume)
+            _FstabMounter(machine, mounted.root, devices).mount()
     except BaseException:
         mounted.unmount()
         raise
@@ -112,6 +123,14 @@ def _demand_etc(machine: Machine, root: Root, volume: Volume) -> None:
     if not root.is_dir("/etc"):
         raise ImageError(
             f"{volume.name}: has no directory /etc; is ROOT_PARTITION={machine.root_partition} right?"
+        )
+
+
+def _demand_windows(machine: Machine, root: Root, volume: Volume) -> None:
+    if not root.is_dir("/Windows/System32"):
+        raise ImageError(
+            f"{volume.name}: has no directory \\Windows\\System32; "
+            f"is ROOT_PARTITION={machine.root_partition} right?"
         )
 
 
@@ -158,8 +177,6 @@ class _FstabMounter:
         """Mount one volume; None, or why it is left out."""
         entry = wanted.entry
         volume = find_volume(wanted.source, self._among)
-        if volume.kind is Kind.NTFS:
-            raise ImageError(f"{volume.name}: mounting NTFS is not supported yet")
         if self._root.stat(entry.target) is None:
             raise ImageError(f"the mount point {entry.target} is missing")
         with self._root.open_directory(entry.target) as fd:
@@ -170,10 +187,13 @@ class _FstabMounter:
             # By its descriptor: what was looked at is what is mounted on (R-TASK-MNT-12, T-71).
             mount_volume(
                 volume,
-                f"/proc/self/fd/{fd}",
+                # A program of its own mounts NTFS: the descriptor is not its, and nobody else is here.
+                place if volume.kind is Kind.NTFS else f"/proc/self/fd/{fd}",
                 read_only=False,
                 extra=_subvolume(entry, volume),
                 among=self._among,
+                allow_unclean_ntfs=self._machine.job.mount_image.allow_unclean_ntfs,
+                warn=self._machine.report.warn,
             )
         self._taken.add(place)
         self._devices.append(volume.device())

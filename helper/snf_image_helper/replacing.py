@@ -15,6 +15,8 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
+from snf_image_helper import ntfs_security
+
 _TEMPORARY_PREFIX: Final = ".snf-image-"
 
 
@@ -72,8 +74,9 @@ def replace(parent: int, name: str, data: bytes, attributes: Attributes, *, keep
     """Put a new file in the place of ``name``, all at once.
 
     ``keep_extended``: it gets the extended attributes of the file there is, ACL and security label among
-    them.
+    them, and the short name that NTFS may have given it.
     """
+    short = ntfs_security.short_name(parent, name) if keep_extended else None
     temporary = _TEMPORARY_PREFIX + secrets.token_hex(8)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
     try:
@@ -83,9 +86,13 @@ def replace(parent: int, name: str, data: bytes, attributes: Attributes, *, keep
             give(fd, attributes.uid, attributes.gid)
             if keep_extended:
                 _copy_extended_attributes(parent, name, fd)
+            else:
+                ntfs_security.describe_new(parent, fd, attributes.mode, directory=False)
             os.fchmod(fd, attributes.mode)
             os.fsync(fd)
         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        if short is not None:
+            ntfs_security.give_short_name(parent, name, short)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=parent)
@@ -120,6 +127,7 @@ def loses_attributes(parent: int, name: str) -> bool:
 def make_directory(parent: int, name: str, attributes: Attributes) -> None:
     os.mkdir(name, 0o700, dir_fd=parent)
     with opened(name, os.O_RDONLY | os.O_DIRECTORY, parent) as fd:
+        ntfs_security.describe_new(parent, fd, attributes.mode, directory=True)
         set_attributes(fd, attributes)
 
 
@@ -166,3 +174,4 @@ def _copy_extended_attributes(parent: int, name: str, target: int) -> None:
             raise
         for attribute in names:
             os.setxattr(target, attribute, os.getxattr(source, attribute))
+    ntfs_security.copy_kept(parent, name, target)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
 
 from snf_image_contract.events import Change, ChangeKind
-from snf_image_helper import replacing
+from snf_image_helper import ntfs_security, replacing
 from snf_image_helper.errors import ImageError
 from snf_image_helper.openat2 import open_in_root
 from snf_image_helper.replacing import Attributes
@@ -138,7 +138,7 @@ class Root:
 
     def read(self, path: str, limit: int = MAX_CONFIG_FILE) -> bytes:
         """Contents of a regular file of at most ``limit`` bytes; FileNotFoundError if it is absent."""
-        with self._opened_file(path) as fd:
+        with self.open_file(path) as fd:
             data = replacing.read_at_most(fd, limit + 1)
         if len(data) > limit:
             raise ImageError(f"{path}: larger than {limit} bytes")
@@ -153,7 +153,7 @@ class Root:
 
     def read_head(self, path: str, size: int) -> bytes:
         """The first ``size`` bytes of a regular file of any length; FileNotFoundError if it is absent."""
-        with self._opened_file(path) as fd:
+        with self.open_file(path) as fd:
             return replacing.read_at_most(fd, size)
 
     @contextlib.contextmanager
@@ -313,8 +313,11 @@ class Root:
             os.close(fd)
 
     @contextlib.contextmanager
-    def _opened_file(self, path: str) -> Iterator[int]:
-        """A regular file for reading. What it is is known before it is opened: a device may act on that."""
+    def open_file(self, path: str) -> Iterator[int]:
+        """A descriptor of a regular file, for reading; FileNotFoundError if it is absent.
+
+        What it is is known before it is opened: a device may act on that.
+        """
         if self.stat(path) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         with self._final(path) as place:
@@ -354,7 +357,8 @@ class Root:
         raise ImageError(f"{path}: too many links")
 
     def _must_rewrite(self, path: str, parent: int, name: str, status: os.stat_result) -> bool:
-        if status.st_nlink > 1:
+        short = status.st_nlink == 2 and ntfs_security.short_name(parent, name) is not None
+        if status.st_nlink > 1 and not short:
             self._warn(f"{path}: has {status.st_nlink} names; rewritten in place, so all show the change")
             return True
         if self._rewrite_in_place and replacing.loses_attributes(parent, name):

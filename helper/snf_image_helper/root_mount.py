@@ -9,10 +9,10 @@ import os
 import posixpath
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from snf_image_helper import fstab, kernel_mount
+from snf_image_helper import fstab, kernel_mount, ntfs
 from snf_image_helper.errors import ImageError, TaskError
 from snf_image_helper.filesystems import DRIVERS, Volume, mount_options
 from snf_image_helper.openat2 import open_in_root
@@ -26,18 +26,31 @@ _BUSY_POLL: Final = 0.1
 _BTRFS_ROOTS: Final = ("root", "@", "@rootfs")
 _BTRFS_TOP: Final = "subvolid=5"
 _MAX_SUBVOLUMES: Final = 64
+_FUSE: Final = ("fuseblk", "fuse")
+"""What the kernel calls a file system that a process serves: here always NTFS."""
 _BLKROSET: Final = 0x125D
 _BLKROGET: Final = 0x125E
 
 
 def mount_volume(
-    volume: Volume, target: str, *, read_only: bool, extra: str = "", among: Sequence[Volume] = ()
+    volume: Volume,
+    target: str,
+    *,
+    read_only: bool,
+    extra: str = "",
+    among: Sequence[Volume] = (),
+    allow_unclean_ntfs: bool = False,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Mount a volume with the driver its signature names; ``extra`` are more of the driver's options.
 
-    ``among``: all volumes of the instance, for Btrfs of several devices.
+    ``among``: all volumes of the instance, for Btrfs of several devices. ``warn`` is told of an NTFS that
+    was not left in order.
     :class:`ImageError` if there is no driver, or the kernel refuses.
     """
+    if volume.kind is Kind.NTFS:
+        ntfs.mount(volume, target, read_only=read_only, allow_unclean=allow_unclean_ntfs, warn=warn)
+        return
     driver = DRIVERS.get(volume.kind) if volume.kind else None
     if driver is None:
         what = volume.kind or "an unknown file system"
@@ -71,14 +84,29 @@ def _members(volume: Volume, among: Sequence[Volume]) -> list[str]:
     ]
 
 
-def mount_root(volume: Volume, target: str, *, read_only: bool, among: Sequence[Volume] = ()) -> int:
+def mount_root(
+    volume: Volume,
+    target: str,
+    *,
+    read_only: bool,
+    among: Sequence[Volume] = (),
+    allow_unclean_ntfs: bool = False,
+    warn: Callable[[str], None] = lambda _: None,
+) -> int:
     """Mount the volume that holds the root file system; a descriptor of its top directory.
 
     Of a Btrfs, the subvolume that has an ``/etc`` is taken (R-TASK-MNT-4). The caller closes the
     descriptor before unmounting.
     """
     os.makedirs(target, mode=0o700, exist_ok=True)
-    mount_volume(volume, target, read_only=read_only, among=among)
+    mount_volume(
+        volume,
+        target,
+        read_only=read_only,
+        among=among,
+        allow_unclean_ntfs=allow_unclean_ntfs,
+        warn=warn,
+    )
     if volume.kind is Kind.BTRFS and not _has_etc(target):
         kernel_mount.umount(target)
         _mount_subvolume(volume, target, read_only=read_only, among=among)
@@ -186,3 +214,5 @@ def unmount_below(target: str) -> None:
                     where = point.path.removeprefix(target) or "/"
                     raise TaskError(f"cannot unmount {where}: {error.strerror}") from None
             time.sleep(_BUSY_POLL)
+        if point.driver in _FUSE:
+            ntfs.wait_until_ended(point.source)

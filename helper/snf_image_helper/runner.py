@@ -72,6 +72,7 @@ class Tree:
             report=self._machine.report,
             disks=self._machine.disks,
             resize_partition=self._machine.resize_partition,
+            root_partition=self._machine.root_partition,
         )
 
     def __enter__(self) -> Self:

@@ -19,7 +19,23 @@ def test_linux_does_every_task_that_is_not_of_windows() -> None:
     assert family.default_users == ("root",)
 
 
-@pytest.mark.parametrize("name", [name for name in OsFamily if name is not OsFamily.LINUX])
+def test_windows_has_no_swap_and_no_network_of_its_own() -> None:
+    """R-TASK-4: nor machine ids, host keys, labels and cloud-init."""
+    for name in (OsFamily.WINDOWS, OsFamily.WINDOWS_LEGACY):
+        family = family_of(name)
+        absent = {field.name for field in dataclasses.fields(family) if getattr(family, field.name) is None}
+        assert absent - {"filesystem_resize_mounted"} == {
+            "initialize_datasource",
+            "add_swap",
+            "change_machine_id",
+            "configure_network",
+            "delete_ssh_keys",
+            "selinux_autorelabel",
+        }
+        assert family.default_users == ("Administrator",)
+
+
+@pytest.mark.parametrize("name", [OsFamily.FREEBSD, OsFamily.NETBSD, OsFamily.OPENBSD])
 def test_a_family_that_is_still_to_come(name: OsFamily) -> None:
     """A clear word instead of a bug."""
     with pytest.raises(ImageError, match=f"^{name} is not supported yet"):

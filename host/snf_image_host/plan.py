@@ -14,12 +14,14 @@ from typing import Final
 
 from snf_image_contract import job as jobs
 from snf_image_contract.names import ImageFormat, OsFamily, TaskName
+from snf_image_contract.secret import Secret
 from snf_image_host.configuration.node_config import NodeConfig
 from snf_image_host.deployment import Deployment, ImageSource
 from snf_image_host.errors import UserError
 from snf_image_host.parameters.checks import Parameters, check_parameters, merge_parameters
 from snf_image_host.parameters.problems import Problems
 from snf_image_host.parameters.values import parse_hostname
+from snf_image_host.planning.answer_file import default_answer_file
 from snf_image_host.planning.environment import task_environment
 from snf_image_host.planning.exclusions import skipped_tasks
 from snf_image_host.planning.helper_settings import helper_settings
@@ -27,7 +29,7 @@ from snf_image_host.planning.network import decide_nics
 from snf_image_host.planning.request import Request
 from snf_image_host.planning.tasks import task_fields
 
-SUPPORTED_FAMILIES: Final = frozenset({OsFamily.LINUX})
+SUPPORTED_FAMILIES: Final = frozenset({OsFamily.LINUX, OsFamily.WINDOWS, OsFamily.WINDOWS_LEGACY})
 
 
 def plan(asked: Request, config: NodeConfig, *, clock: float | None = None) -> Deployment:
@@ -44,8 +46,10 @@ def plan(asked: Request, config: NodeConfig, *, clock: float | None = None) -> D
     _check_hostname(asked, problems)
     _check_disks(asked, parameters, problems)
     nics = decide_nics(asked.nics or (), config, problems)
+    answer_file = default_answer_file(config, parameters.family, problems)
     problems.raise_user_error(hint="nothing was written; see `snf-image deploy --help`")
-    job = _job(asked, parameters, config, nics, time.time() if clock is None else clock)
+    now = time.time() if clock is None else clock
+    job = _job(asked, parameters, config, nics, answer_file, clock=now)
     return _deployment(asked, parameters, config, problems, job)
 
 
@@ -123,7 +127,13 @@ def _instance(asked: Request) -> str:
 
 
 def _job(
-    asked: Request, parameters: Parameters, config: NodeConfig, nics: tuple[jobs.Nic, ...], clock: float
+    asked: Request,
+    parameters: Parameters,
+    config: NodeConfig,
+    nics: tuple[jobs.Nic, ...],
+    answer_file: Secret | None,
+    *,
+    clock: float,
 ) -> jobs.Job:
     properties = parameters.properties
     instance = _instance(asked)
@@ -145,7 +155,7 @@ def _job(
         allow_task_overwriting=properties.allow_mounted_task_overwriting,
         skipped=skipped,
         environment=environment,
-        **task_fields(parameters, config, nics, instance=instance),
+        **task_fields(parameters, config, nics, answer_file, instance=instance),
     )
 
 

@@ -362,13 +362,15 @@ def test_the_family_of_a_file_system_dump_reaches_the_helper() -> None:
     """R-PROP-8, T-22"""
     decided = job(parameters={"img_format": "extdump"})
     assert (decided.os_family, decided.root_partition) == (OsFamily.LINUX, 1)
+    decided = job(parameters={"img_format": "ntfsdump"})
+    assert (decided.os_family, decided.root_partition) == (OsFamily.WINDOWS, 1)
+    legacy = {"img_format": "ntfsdump", "img_properties": '{"OSFAMILY": "windows-legacy"}'}
+    assert job(parameters=legacy).os_family is OsFamily.WINDOWS_LEGACY
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"img_properties": '{"OSFAMILY": "windows"}'}, "windows images are not supported yet"),
-        ({"img_format": "ntfsdump"}, "windows images are not supported yet"),
         ({"img_properties": '{"OSFAMILY": "openbsd"}'}, "openbsd images are not supported yet"),
         ({"config_url": "https://example.org/"}, "config_url: fetching parameters is not supported yet"),
         (
@@ -503,3 +505,20 @@ def test_skipped_tasks_are_in_the_order_of_tasks() -> None:
     entries = job({"EXCLUDE_ALL_TASKS": "yes"}, action="inspect").skipped
     assert [entry.task for entry in entries] == list(TaskName)
     assert all(isinstance(entry, SkippedTask) for entry in entries)
+
+
+def test_the_default_answer_file_of_the_operator(tmp_path: Path) -> None:
+    """R-TASK-UNA-5: as it is, for what may be a Windows; it is deprecated."""
+    path = tmp_path / "unattend.xml"
+    path.write_bytes(b"<unattend/>\xff")
+    config = NodeConfig.defaults(unattend=str(path), fetch_max_param_size=12)
+    deployment = decide(config=config)
+    answer = deployment.job.install_unattend.answer_file
+    assert answer is not None
+    assert base64.b64decode(answer.reveal()) == b"<unattend/>\xff"
+    assert "UNATTEND is deprecated; use the parameter os_answer_file" in deployment.warnings
+    assert decide({"OSFAMILY": "linux"}, config=config).job.install_unattend.answer_file is None
+    path.write_bytes(b"x" * 13)
+    assert "larger than 12 bytes" in refused(config=config)[0]
+    path.unlink()
+    assert "No such file" in refused(config=config)[0]

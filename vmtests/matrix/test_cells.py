@@ -24,6 +24,11 @@ def test_cell(
         assert not deployed.receipt, "a failed deployment has a receipt"
         return
     assert deployed.status == 0, deployed.output
-    prove_disk(deployed, inspection_vm, evidence)
+    once = prove_disk(deployed, inspection_vm, evidence)
+    if cell.twice:
+        directory = str(tmp_path_factory.mktemp("again"))
+        again = deploy(cell, fixture, directory, evidence, onto=deployed.disk)
+        assert again.status == 0, again.output
+        assert prove_disk(again, inspection_vm, evidence) == once, "the second deployment differs"
     if cell.boot:
         prove_boot(deployed, evidence)

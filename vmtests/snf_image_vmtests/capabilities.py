@@ -81,10 +81,17 @@ CAPABILITIES: Final[dict[str, Capability]] = {
     "btrfs-progs": _program("mkfs.btrfs", "btrfs", package="btrfs-progs"),
     "dosfstools": _program("mkfs.vfat", package="dosfstools"),
     "ntfs-3g": _program("mkntfs", "ntfs-3g", package="ntfs-3g"),
+    "fuse": Capability(
+        check=lambda: os.access("/dev/fuse", os.R_OK | os.W_OK), remedy="run where /dev/fuse may be used"
+    ),
     "swap": _program("mkswap", package="util-linux"),
     "fdisk": _program("sfdisk", package="fdisk"),
     "parted": _module("parted", "python3-parted or pyparted"),
-    "hivex": _module("hivex", "python3-hivex"),
+    "hivex": Capability(
+        check=lambda: importlib.util.find_spec("hivex") is not None
+        and all(find_program(name) for name in ("hivexsh", "hivexget", "hivexregedit")),
+        remedy="install the Debian packages python3-hivex, libhivex-bin and libwin-hivex-perl",
+    ),
     "erofs": _program("mkfs.erofs", package="erofs-utils"),
     "squashfs": _program("mksquashfs", package="squashfs-tools"),
     "mmdebstrap": _program("mmdebstrap"),

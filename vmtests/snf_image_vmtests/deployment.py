@@ -38,9 +38,13 @@ _NETWORKS: Final = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Deployed:
-    """What a deployment left. ``receipt`` is empty if it failed."""
+    """What a deployment left. ``receipt`` is empty if it failed.
+
+    ``fixture``: what was deployed; ``original``: the image it was taken from, if that was a dump.
+    """
 
     cell: Cell
+    original: FixtureImage
     fixture: FixtureImage
     status: int
     output: str
@@ -49,18 +53,28 @@ class Deployed:
     receipt: dict[str, Any]
 
 
-def deploy(cell: Cell, fixture: FixtureImage, directory: str, evidence: Evidence) -> Deployed:
-    """Deploy the cell's image onto a new file in ``directory``; does not judge the result."""
-    disk = os.path.join(directory, "disk.raw")
+def deploy(
+    cell: Cell, original: FixtureImage, directory: str, evidence: Evidence, *, onto: str | None = None
+) -> Deployed:
+    """Deploy the cell's image onto a new file in ``directory``, or ``onto`` one that is there.
+
+    It does not judge the result.
+    """
+    disk = onto or os.path.join(directory, "disk.raw")
     swap_disk = None
     report = evidence.path("receipt.json")
+    fixture = dump_of(original, directory) if cell.dump else original
     argv = [
         places.command("snf-image"), "deploy", fixture.path, disk,
-        "--disk-size", f"{cell.disk_size}M", "--sha256", fixture.sha256,
+        "--disk-size", f"{cell.disk_size}M",
         "--helper-dir", places.helper_directory(), "--accel", "tcg",
         "--progress", "none", "--verbose", "--report", report,
         *_asked(cell, directory),
     ]  # fmt: skip
+    if cell.dump:
+        argv += ["--format", "ntfsdump" if fixture.facts.root_filesystem == "ntfs" else "extdump"]
+    else:
+        argv += ["--sha256", fixture.sha256]
     if cell.swap is not None and cell.swap_partition is None:
         swap_disk = os.path.join(directory, "swap.raw")
         with open(swap_disk, "xb") as file:
@@ -76,12 +90,34 @@ def deploy(cell: Cell, fixture: FixtureImage, directory: str, evidence: Evidence
             receipt = json.load(file)
     return Deployed(
         cell=cell,
+        original=original,
         fixture=fixture,
         status=done.status,
         output=done.text + done.stderr.decode("utf-8", "backslashreplace"),
         disk=disk,
         swap_disk=swap_disk,
         receipt=receipt,
+    )
+
+
+def dump_of(fixture: FixtureImage, directory: str) -> FixtureImage:
+    """The root file system of an image as a file of its own; deployed, it is partition 1 of an MBR."""
+    root = fixture.facts.root_partition
+    (partition,) = (part for part in fixture.partitions if part.number == root)
+    path = os.path.join(directory, "root.dump")
+    with open(fixture.path, "rb") as image, open(path, "xb") as dump:
+        image.seek(partition.start * MIB)
+        for _ in range(partition.size):
+            block = image.read(MIB)
+            if block.strip(b"\0"):
+                dump.write(block)
+            else:
+                dump.seek(MIB, os.SEEK_CUR)
+        dump.truncate(partition.size * MIB)
+    facts = dataclasses.replace(fixture.facts, root_partition=1, table="mbr")
+    placed = dataclasses.replace(partition, number=1, start=1, mount="/")
+    return dataclasses.replace(
+        fixture, path=path, size=partition.size * MIB, facts=facts, partitions=(placed,)
     )
 
 

@@ -37,6 +37,7 @@ class Account:
 class Facts:
     """What is known of an image without looking at it.
 
+    ``grows``: the last partition is one that is enlarged.
     ``network_file``: where the configuration of the first interface belongs. ``kernel_names``: interfaces
     are called as the kernel calls them, whatever their hardware addresses.
     """
@@ -47,6 +48,7 @@ class Facts:
     root_filesystem: str
     table: str
     boots: bool = False
+    grows: bool = True
     accounts: tuple[Account, ...]
     hostname: Setting
     network_file: str | None = None

@@ -33,8 +33,10 @@ class Cell:
     """One deployment and what is proved of it.
 
     ``disk_size`` in mebibytes. ``swap``: ``2:64``, or ``b`` for a second disk. ``users`` empty: root.
-    ``properties``: NAME=VALUE. ``files``: two files are injected. ``boot``: the result is booted and logged
-    into; it is looked at from outside in any case. ``refused``: it must fail.
+    ``properties``: NAME=VALUE. ``dump``: not the image is deployed but a dump of its root file system.
+    ``twice``: deployed a second time onto the same disk, with the same result.
+    ``files``: two files are injected. ``boot``: the result is booted and logged into; it is looked at from
+    outside in any case. ``refused``: it must fail.
     """
 
     id: str
@@ -49,6 +51,8 @@ class Cell:
     files: bool = False
     cloud_init: bool = False
     properties: tuple[str, ...] = ()
+    dump: bool = False
+    twice: bool = False
     boot: bool = False
     refused: Refusal | None = None
 

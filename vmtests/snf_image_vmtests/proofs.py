@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 
-from snf_image_vmtests import crypt_hash, manifest, places
+from snf_image_vmtests import crypt_hash, manifest, places, windows_proofs
 from snf_image_vmtests.deployment import ADDRESS, INJECTED, KEY, MAC, MIB, Deployed
 from snf_image_vmtests.evidence import Evidence
 from snf_image_vmtests.fixture_images import FixtureImage
@@ -18,9 +18,10 @@ _ALIGNMENT = 2048
 """Sectors of a mebibyte."""
 
 
-def prove_disk(deployed: Deployed, vm: InspectionVm, evidence: Evidence) -> None:
-    """Everything about the deployed disk that the cell promises; raises AssertionError."""
-    before = manifest_of(deployed.fixture, vm, evidence)
+def prove_disk(deployed: Deployed, vm: InspectionVm, evidence: Evidence) -> manifest.Manifest:
+    """Everything about the deployed disk that the cell promises; raises AssertionError. Its manifest."""
+    windows = deployed.fixture.facts.family.startswith("windows")
+    before = manifest_of(deployed.original, vm, evidence)
     with vm.disk(deployed.disk, evidence) as disk:
         disk.verify_table()
         prove_partitions(deployed, disk)
@@ -28,7 +29,10 @@ def prove_disk(deployed: Deployed, vm: InspectionVm, evidence: Evidence) -> None
         with disk.archive(deployed.fixture.mounts()) as archive:
             after = manifest.read_archive(archive)
             wanted = {
-                path for path in after if path.startswith(("/etc/", "/root/", "/home/", "/var/lib/cloud/"))
+                path
+                for path in after
+                if path.startswith(("/etc/", "/root/", "/home/", "/var/lib/cloud/"))
+                or (windows and windows_proofs.is_wanted(path, after[path]))
             }
             files = manifest.read_files(archive, wanted)
         swap = _swap_uuid(deployed, disk)
@@ -38,9 +42,12 @@ def prove_disk(deployed: Deployed, vm: InspectionVm, evidence: Evidence) -> None
             assert swap, "the second disk has no swap signature"
     with evidence.step("compare the tree with the receipt"):
         prove_nothing_else_changed(deployed, before, after, evidence)
+    if windows:
+        windows_proofs.prove_windows(deployed, windows_proofs.folded(files))
+        return after
     if deployed.cell.cloud_init:
         prove_seed(deployed, files, after)
-        return
+        return after
     prove_hostname(deployed, files)
     prove_password(deployed, files)
     prove_keys(deployed, files, after)
@@ -48,6 +55,7 @@ def prove_disk(deployed: Deployed, vm: InspectionVm, evidence: Evidence) -> None
     prove_network(deployed, files)
     prove_injected(deployed, files, after)
     prove_host_keys(deployed, files)
+    return after
 
 
 def manifest_of(fixture: FixtureImage, vm: InspectionVm, evidence: Evidence) -> manifest.Manifest:
@@ -81,6 +89,10 @@ def prove_partitions(deployed: Deployed, disk: InspectedDisk) -> None:
         return
     last = usable_end(disk.sectors())
     swap = deployed.cell.swap_partition
+    if not deployed.fixture.facts.grows:
+        known = deployed.fixture.last_partition()
+        assert grown.sectors == known.size * _ALIGNMENT, f"partition {grown.number} changed its size"
+        return
     if swap is None:
         assert end == last, f"partition {grown.number} ends at {end}, should at {last}"
         return
@@ -104,6 +116,14 @@ def prove_filesystems(deployed: Deployed, disk: InspectedDisk) -> None:
         if known.filesystem is None:
             continue
         partition = disk.partition(known.number)
+        if known.filesystem == "vfat":
+            assert disk.tags(known.number)["TYPE"] == "vfat"
+            continue
+        if known.filesystem == "ntfs":
+            windows_proofs.check_ntfs(deployed, disk, partition)
+            ntfs_size = windows_proofs.ntfs_size(disk, partition)
+            windows_proofs.prove_size(deployed, partition, ntfs_size, known.size * _ALIGNMENT)
+            continue
         check_filesystem(disk, partition, known.filesystem)
         size = filesystem_size(disk, partition, known.filesystem)
         if known.number == last.number and not deployed.cell.cloud_init:
@@ -139,9 +159,13 @@ def prove_nothing_else_changed(
     deployed: Deployed, before: manifest.Manifest, after: manifest.Manifest, evidence: Evidence
 ) -> None:
     """What differs between the trees is what the receipt lists, no more and no less."""
+    receipt = deployed.receipt
+    if deployed.fixture.facts.root_filesystem == "ntfs":
+        before, after = windows_proofs.folded(before), windows_proofs.folded(after)
+        receipt = windows_proofs.folded_receipt(receipt)
     found = manifest.differences(before, after)
     evidence.write("changed.txt", "".join(f"{path}: {what}\n" for path, what in sorted(found.items())))
-    wrong = manifest.unexplained(found, deployed.receipt)
+    wrong = manifest.unexplained(found, receipt)
     assert not wrong, "\n".join(wrong)
 
 

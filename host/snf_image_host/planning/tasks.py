@@ -31,7 +31,12 @@ class TaskFields(TypedDict):
 
 
 def task_fields(
-    parameters: Parameters, config: NodeConfig, nics: tuple[jobs.Nic, ...], *, instance: str
+    parameters: Parameters,
+    config: NodeConfig,
+    nics: tuple[jobs.Nic, ...],
+    answer_file: Secret | None,
+    *,
+    instance: str,
 ) -> TaskFields:
     """What each task is told; an excluded one the same, because it changes nothing else (R-TASK-3)."""
     properties = parameters.properties
@@ -45,6 +50,7 @@ def task_fields(
         mount_image=jobs.MountImage(allow_unclean_ntfs=properties.allow_unclean_ntfs),
         initialize_datasource=_initialize_datasource(parameters, instance),
         install_unattend=jobs.InstallUnattend(
+            answer_file=answer_file,
             ignore_existing=properties.ignore_unattend,
             product_key=parameters.product_key,
             time_zone=config.windows_timezone,
