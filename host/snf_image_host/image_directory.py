@@ -38,7 +38,7 @@ def open_image_file(directory: str, name: str, *, allow_links: bool) -> Iterator
     ``allow_links``: root's own links may lead out of it (IMAGE_DIR_ALLOW_SYMLINKS).
 
     :class:`FileNotFoundError` if there is none; :class:`UserError` for a name that leaves the directory or
-    names something else; :class:`NodeError` if the directory is missing. No error tells whether a path outside
+    names something else; :class:`NodeError` if there is no directory. No error tells whether a path outside
     exists.
     """
     try:
