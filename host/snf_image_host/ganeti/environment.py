@@ -15,7 +15,6 @@ from typing import Final
 from snf_image_contract.secret import Secret
 from snf_image_host.deployment import TargetDisk
 from snf_image_host.parameters.problems import ParseError, Problems, shown
-from snf_image_host.parameters.urls import redact_url
 from snf_image_host.parameters.values import integer, parse_hostname
 from snf_image_host.planning.network import NIC_VARIABLES
 from snf_image_host.planning.request import AskedNic
@@ -139,9 +138,9 @@ def _read_disk(environment: Environment, index: int, problems: Problems) -> Targ
     disk = TargetDisk(index=index, path=path, read_only=access == "ro") if path else None
     if why is None:
         return disk
-    uri = environment.get(f"DISK_{index}_URI", "")
-    if uri:
-        problems.error(f"DISK_{index}_URI: {shown(redact_url(uri))}: disk URIs are not supported yet")
+    # A URI can hold a key: it is not shown.
+    if environment.get(f"DISK_{index}_URI"):
+        problems.error(f"DISK_{index}_URI: disk URIs are not supported yet")
     else:
         problems.error(f"DISK_{index}_PATH {why}")
     return disk
@@ -180,9 +179,8 @@ def read_path(environment: Environment, kind: str, problems: Problems) -> str | 
     names = (f"{kind}_DISK_PATH", f"{kind}_DEVICE")
     name = next((name for name in names if environment.get(name)), None)
     if name is None:
-        uri = environment.get(f"{kind}_DISK_URI", "")
-        if uri:
-            problems.error(f"{kind}_DISK_URI: {shown(redact_url(uri))}: disk URIs are not supported yet")
+        if environment.get(f"{kind}_DISK_URI"):
+            problems.error(f"{kind}_DISK_URI: disk URIs are not supported yet")
         else:
             problems.error(f"{names[0]} is missing")
         return None

@@ -34,11 +34,15 @@ BACKEND_VARIABLES: Final[dict[str, frozenset[str]]] = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFiles:
-    """Where the operator's files are. ``definition``: the directory of the OS definition."""
+    """Where the operator's files are, and whose they may be.
+
+    ``definition``: the directory of the OS definition, which Ganeti makes the working directory.
+    """
 
     main: tuple[ConfigFile, ...] = dataclasses.field(default_factory=main_files)
     backends: str = BACKENDS_DIR
     definition: str = "."
+    owners: tuple[int, ...] = (0,)
 
 
 def load_node_config(files: NodeFiles, variant: str | None) -> NodeConfig:
@@ -48,12 +52,17 @@ def load_node_config(files: NodeFiles, variant: str | None) -> NodeConfig:
     """
     config = load_config(files.main)
     variants = () if variant is None else (_variant_file(files, config.variants_dir, variant),)
-    return load_config((*files.main, *variants, *_backend_files(files.backends)))
+    return load_config((*files.main, *variants, *_backend_files(files)))
 
 
-def _backend_files(directory: str) -> tuple[ConfigFile, ...]:
+def _backend_files(files: NodeFiles) -> tuple[ConfigFile, ...]:
     return tuple(
-        ConfigFile(path=os.path.join(directory, f"{name}.conf"), optional=True, only=variables)
+        ConfigFile(
+            path=os.path.join(files.backends, f"{name}.conf"),
+            optional=True,
+            owners=files.owners,
+            only=variables,
+        )
         for name, variables in BACKEND_VARIABLES.items()
     )
 
@@ -62,7 +71,7 @@ def _variant_file(files: NodeFiles, directory: str, variant: str) -> ConfigFile:
     """The file of a variant; a missing one of the default variant counts as empty (R-SCR-3, D-27)."""
     path = os.path.join(directory, f"{variant}.conf")
     if variant == DEFAULT_VARIANT or os.path.lexists(path):
-        return ConfigFile(path=path, optional=variant == DEFAULT_VARIANT)
+        return ConfigFile(path=path, optional=variant == DEFAULT_VARIANT, owners=files.owners)
     if variant in read_published(files.definition):
         raise NodeError(
             f"OS variant {variant}: {path} does not exist",
