@@ -84,7 +84,8 @@ class Deployment:
 
     ``copy`` False: ``customize`` or ``inspect``, the disk is used as it is. ``want_host_keys``: comment
     of the SSH host keys to make, None for none. ``report``: where the receipt goes. ``notes``: what only a
-    verbose log shows.
+    verbose log shows. ``evidence``: where evidence is kept, None for the usual place; ``again``: the command
+    that does the same once more, None for the one that runs.
     """
 
     instance: str
@@ -99,5 +100,7 @@ class Deployment:
     want_host_keys: str | None = None
     report: str | None = None
     keep: bool = False
+    evidence: str | None = None
+    again: str | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -33,11 +33,11 @@ def evidence_directory(deployment: Deployment, reporter: Reporter) -> Iterator[s
     keep = deployment.keep
     with contextlib.ExitStack() as undo:
         with uninterrupted():
-            directory = _make_directory()
+            directory = _make_directory(deployment.evidence)
             undo.callback(lambda: None if keep else shutil.rmtree(directory, ignore_errors=True))
         try:
             _write(directory, "job.json", codec.dumps(deployment.job, redact=True, indent=2))
-            _write(directory, COMMAND, _again())
+            _write(directory, COMMAND, deployment.again or _again())
             yield directory
             if keep:
                 reporter.info("the evidence is kept", details=directory)
@@ -63,9 +63,10 @@ def _again() -> str:
     return shlex.join(sys.argv)
 
 
-def _make_directory() -> str:
-    # /tmp may be a small file system in memory.
-    parent = os.environ.get("TMPDIR", "/var/tmp")  # noqa: S108 - the directory in it is private
+def _make_directory(parent: str | None) -> str:
+    if parent is None:
+        # /tmp may be a small file system in memory.
+        parent = os.environ.get("TMPDIR", "/var/tmp")  # noqa: S108 - the directory in it is private
     try:
         return tempfile.mkdtemp(prefix="snf-image-", dir=parent)
     except OSError as error:

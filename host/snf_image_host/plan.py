@@ -30,36 +30,46 @@ from snf_image_host.planning.request import Request
 from snf_image_host.planning.tasks import task_fields
 
 SUPPORTED_FAMILIES: Final = frozenset({OsFamily.LINUX, OsFamily.WINDOWS, OsFamily.WINDOWS_LEGACY})
+_REFUSED: Final = "nothing was written"
 
 
-def plan(asked: Request, config: NodeConfig, *, clock: float | None = None) -> Deployment:
+def plan(
+    asked: Request, config: NodeConfig, *, clock: float | None = None, problems: Problems | None = None
+) -> Deployment:
     """Decide one deployment. Raises a UserError with one line for each thing that is wrong.
 
-    ``clock``: seconds since the epoch, for the guest; now if None.
+    ``clock``: seconds since the epoch, for the guest; now if None. ``problems``: what was found before.
     """
-    problems = Problems()
+    problems = Problems() if problems is None else problems
     for warning in config.warnings:
         problems.warn(warning)
     given = merge_parameters(config.os_parameters, asked.parameters)
-    parameters = check_parameters(given, config, problems, required=False)
-    _refuse_unsupported(asked, parameters, problems)
+    parameters = check_parameters(given, config, problems, required=asked.required)
+    refuse_unsupported(parameters, problems)
+    _refuse_dump_of_nothing(asked, parameters, problems)
     _check_hostname(asked, problems)
     _check_disks(asked, parameters, problems)
     nics = decide_nics(asked.nics or (), config, problems)
     answer_file = default_answer_file(config, parameters.family, problems)
-    problems.raise_user_error(hint="nothing was written; see `snf-image deploy --help`")
+    problems.raise_user_error(
+        hint=_REFUSED if asked.required else f"{_REFUSED}; see `snf-image deploy --help`"
+    )
     now = time.time() if clock is None else clock
     job = _job(asked, parameters, config, nics, answer_file, clock=now)
     return _deployment(asked, parameters, config, problems, job)
 
 
-def _refuse_unsupported(asked: Request, parameters: Parameters, problems: Problems) -> None:
+def refuse_unsupported(parameters: Parameters, problems: Problems) -> None:
+    """What is right by its rules, but cannot be done."""
     if parameters.family is not None and parameters.family not in SUPPORTED_FAMILIES:
         problems.error(f"{parameters.family} images are not supported yet")
     if parameters.config_url is not None:
         problems.error("config_url: fetching parameters is not supported yet")
     if parameters.answer_file is not None:
         problems.error("os_answer_file: fetching answer files is not supported yet")
+
+
+def _refuse_dump_of_nothing(asked: Request, parameters: Parameters, problems: Problems) -> None:
     header = parameters.image_format is not None and parameters.image_format.needs_partition_header
     if header and asked.action == "deploy" and asked.image.path is None:
         problems.error(f"img_format: {parameters.image_format} needs an image to copy, not null")
@@ -163,6 +173,8 @@ def _not_asked(asked: Request, parameters: Parameters) -> dict[TaskName, str]:
     """Tasks that have nothing to do, because what they need was not given (R-TASK-4, D-31)."""
     properties = parameters.properties
     reasons = {}
+    if asked.only is not None:
+        reasons = {task: "this script does something else" for task in TaskName if task not in asked.only}
     if asked.hostname is None:
         reasons[TaskName.ASSIGN_HOSTNAME] = "no hostname was given, the image keeps its own"
     if asked.nics is None:
@@ -217,6 +229,8 @@ def _deployment(
         want_host_keys=_host_key_comment(asked, job) if run_helper and not inspecting else None,
         report=asked.report,
         keep=asked.keep,
+        evidence=asked.evidence,
+        again=asked.again,
         warnings=tuple(problems.warnings),
         notes=tuple(f"property {name} is not known" for name in parameters.properties.unknown),
     )

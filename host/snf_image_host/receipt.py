@@ -63,11 +63,11 @@ def build_receipt(
 ) -> Receipt:
     """Put together what is known. ``seconds``: duration of each stage; ``warnings``: the host's own."""
     events = outcome.events if outcome is not None else ()
-    tasks = _tasks(events)
+    tasks = describe_tasks(events)
     detected = next((event for event in events if isinstance(event, Detected)), None)
     document = {
         "format": FORMAT,
-        "version": importlib.metadata.version("snf-image"),
+        "version": version(),
         "result": "success",
         "instance": deployment.instance,
         "disk": deployment.disks[0].path,
@@ -89,18 +89,23 @@ def build_receipt(
             "job_seconds": outcome.job_seconds,
             "total_seconds": outcome.total_seconds,
         },
-        "system": None if detected is None else _system(detected),
-        "asked": _asked(deployment.job),
+        "system": None if detected is None else describe_system(detected),
+        "asked": describe_asked(deployment.job),
         "tasks": tasks,
         "complete": _is_complete(deployment.job, tasks),
-        "warnings": [*warnings, *(_warning(event) for event in events if isinstance(event, Warned))],
+        "warnings": [*warnings, *(describe_warning(event) for event in events if isinstance(event, Warned))],
         "warnings_left_out": 0 if outcome is None else outcome.warnings_left_out,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
     return Receipt(document=document)
 
 
-def _tasks(events: tuple[object, ...]) -> list[dict[str, Any]]:
+def version() -> str:
+    """The version of this distribution."""
+    return importlib.metadata.version("snf-image")
+
+
+def describe_tasks(events: tuple[object, ...]) -> list[dict[str, Any]]:
     """Each task that ended, in order, with what it changed."""
     changes: dict[TaskName, list[dict[str, str]]] = {}
     for event in events:
@@ -121,7 +126,8 @@ def _tasks(events: tuple[object, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def _system(detected: Detected) -> dict[str, Any]:
+def describe_system(detected: Detected) -> dict[str, Any]:
+    """What was found on the disk."""
     return {
         "os_family": str(detected.os_family),
         "distribution": detected.distribution,
@@ -130,7 +136,7 @@ def _system(detected: Detected) -> dict[str, Any]:
     }
 
 
-def _asked(job: Job) -> dict[str, Any]:
+def describe_asked(job: Job) -> dict[str, Any]:
     """What was asked, with nothing of a secret but that it was given (R-SEC-2, D-30)."""
     password = job.change_password
     network = job.configure_network
@@ -160,7 +166,8 @@ def _is_complete(job: Job, tasks: list[dict[str, Any]]) -> bool:
     return not custom and not job.allow_task_overwriting
 
 
-def _warning(event: Warned) -> str:
+def describe_warning(event: Warned) -> str:
+    """A warning of the helper, with its task."""
     return f"{event.task}: {event.message}" if event.task else event.message
 
 

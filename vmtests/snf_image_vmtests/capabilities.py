@@ -109,6 +109,7 @@ CAPABILITIES: Final[dict[str, Capability]] = {
     "ifupdown": _program("ifup", "ifquery", package="ifupdown"),
     "cloud-init": _program("cloud-init"),
     "sshd": _program("sshd", package="openssh-server"),
+    "ganeti": _program("gnt-cluster", "nsenter", "losetup", package="ganeti"),
     "zstd": _program("zstd"),
     "xz": _program("xz", package="xz-utils"),
     "chromium": _program("chromium"),

@@ -88,6 +88,31 @@ examples:
   snf-image helper warm             # deployments then start in a second; the first one does this by itself
   snf-image helper verify --helper-dir build/helper
 """
+_GANETI: Final = """\
+Sets up snf-image as an OS provider of Ganeti: makes or renews the directory of the OS definition, whose
+scripts use this installation. A list of variants that is there already stays.
+
+examples:
+  snf-image ganeti install
+  snf-image ganeti install --os-dir /srv/ganeti/os/snf-image
+"""
+_HISTORY: Final = """\
+Lists what was done to the instances of this node by Ganeti: when, from which image, how long it took, with
+what result.
+
+examples:
+  snf-image history
+  snf-image history web1.example.org
+"""
+_SHOW: Final = """\
+Shows one entry of the history of INSTANCE, by default the newest: what was asked, the image's digest,
+everything that was changed, how long each stage took, warnings, and of a failure its cause.
+
+examples:
+  snf-image show web1.example.org
+  snf-image show web1.example.org --console
+  snf-image show web1.example.org --entry 20261121T101500.123456Z-create --json
+"""
 PROPERTY_HELP: Final = """\
 an image property, such as EXCLUDE_TASK_ConfigureNetwork=yes; may be repeated; they are
 listed below"""
@@ -132,7 +157,33 @@ def build_parser() -> Parser:
     doctor = _command(commands, "doctor", "check this machine and say what to do", _DOCTOR)
     doctor.add_argument("--probe", action="store_true", help="boot a trial VM in any case")
     _add_common_options(doctor)
+    _add_ganeti_commands(commands)
     return parser
+
+
+def _add_ganeti_commands(commands: Any) -> None:
+    ganeti = _command(commands, "ganeti", "set up the OS provider of Ganeti", _GANETI)
+    actions = ganeti.add_subparsers(dest="action", metavar="COMMAND", required=True, parser_class=Parser)
+    install = actions.add_parser(
+        "install", help="make or renew the OS definition", description="Makes or renews the OS definition."
+    )
+    install.add_argument(
+        "--os-dir",
+        metavar="DIR",
+        default="/usr/share/ganeti/os/snf-image",
+        help="directory of the OS definition (default: %(default)s)",
+    )
+    _add_common_options(install)
+    history = _command(commands, "history", "list what was done to instances", _HISTORY)
+    history.add_argument("instance", metavar="INSTANCE", nargs="?", help="one instance (default: all)")
+    _add_common_options(history)
+    show = _command(commands, "show", "show one entry of an instance's history", _SHOW)
+    show.add_argument("instance", metavar="INSTANCE", help="the instance")
+    show.add_argument(
+        "--entry", metavar="ENTRY", help="which one, as `history` lists it (default: the newest)"
+    )
+    show.add_argument("--console", action="store_true", help="the helper's console instead")
+    _add_common_options(show)
 
 
 def _command(commands: Any, name: str, text: str, description: str) -> Parser:

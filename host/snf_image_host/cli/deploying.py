@@ -16,6 +16,7 @@ from snf_image_host.errors import SnfImageError
 from snf_image_host.inspection_report import InspectionReport
 from snf_image_host.plan import plan
 from snf_image_host.reporter import Event, Failure, Reporter, Sink, StageStarted
+from snf_image_host.sinks import MonitorProgram, public_names
 
 
 def run_deploy(arguments: argparse.Namespace, session: Session) -> int:
@@ -55,6 +56,7 @@ def _plan(arguments: argparse.Namespace, session: Session) -> Deployment:
     request = build_request(arguments, config)
     session.secrets = (*request.parameters.values(), *config.os_parameters.values())
     arguments.verbose = arguments.verbose or arguments.debug or config.image_debug
+    arguments.monitor = config.progress_monitor
     return plan(request, config)
 
 
@@ -62,6 +64,9 @@ def _plan(arguments: argparse.Namespace, session: Session) -> Deployment:
 def _reporting(arguments: argparse.Namespace, deployment: Deployment, *sinks: Sink) -> Iterator[Reporter]:
     """A reporter with the sinks of this command line; a failure is its last event (R-MON-6)."""
     reporter = Reporter(*make_sinks(arguments), *sinks)
+    if arguments.monitor and deployment.job.action != "inspect":
+        names = public_names(deployment)
+        reporter.add(MonitorProgram(arguments.monitor, deployment.instance, names=names))
     with reporter.opened():
         for note in deployment.notes:
             reporter.debug(note)

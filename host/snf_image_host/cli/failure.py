@@ -61,7 +61,7 @@ def report_interruption(interrupted: Interrupted, *, touched: str | None, as_jso
 def report_bug(error: Exception, *, secrets: Iterable[Secret], as_json: bool) -> int:
     """Write a report about an unexpected exception, without ``secrets``, and say where it is."""
     what = redact(f"{type(error).__name__}: {error}", secrets).splitlines()[0][:200]
-    path = _write_report(redact("".join(traceback.format_exception(error)), secrets))
+    path = write_bug_report(error, secrets=secrets)
     message = f"a bug in snf-image: {what}"
     print_error(f"snf-image: {message}")
     where = f"please send the report {path}" if path else "the report could not be written"
@@ -103,8 +103,9 @@ def _print_failure(
     print_json(document)
 
 
-def _write_report(trace: str) -> str | None:
+def write_bug_report(error: Exception, *, secrets: Iterable[Secret]) -> str | None:
     """The path of a private file with what is needed to find the bug; None if none can be written."""
+    trace = redact("".join(traceback.format_exception(error)), secrets)
     text = "\n".join(
         (
             f"snf-image {version()}",

@@ -67,6 +67,24 @@ def _helper(arguments: argparse.Namespace, session: Session) -> int:
     return run_helper(arguments, session)
 
 
+def _ganeti(arguments: argparse.Namespace, _: Session) -> int:
+    from snf_image_host.cli.ganeti import run_ganeti  # noqa: PLC0415 - loaded when it is used
+
+    return run_ganeti(arguments)
+
+
+def _history(arguments: argparse.Namespace, _: Session) -> int:
+    from snf_image_host.cli.history import run_history  # noqa: PLC0415 - loaded when it is used
+
+    return run_history(arguments)
+
+
+def _show(arguments: argparse.Namespace, _: Session) -> int:
+    from snf_image_host.cli.history import run_show  # noqa: PLC0415 - loaded when it is used
+
+    return run_show(arguments)
+
+
 def _doctor(arguments: argparse.Namespace, session: Session) -> int:
     from snf_image_host.cli.doctor import run_doctor  # noqa: PLC0415 - loaded when it is used
 
@@ -80,4 +98,7 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace, Session], int]]] = {
     "inspect": _inspect,
     "helper": _helper,
     "doctor": _doctor,
+    "ganeti": _ganeti,
+    "history": _history,
+    "show": _show,
 }

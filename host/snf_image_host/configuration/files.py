@@ -15,11 +15,15 @@ MAX_BYTES: Final = 1024 * 1024
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigFile:
-    """A file to read. ``optional``: it may be missing. ``owners``: user ids that may own it."""
+    """A file to read. ``optional``: it may be missing. ``owners``: user ids that may own it.
+
+    ``only``: the variables that a file for one purpose can set, None for every one.
+    """
 
     path: str
     optional: bool = False
     owners: tuple[int, ...] = (0,)
+    only: frozenset[str] | None = None
 
 
 def main_files() -> tuple[ConfigFile, ...]:

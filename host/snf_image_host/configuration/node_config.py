@@ -30,6 +30,9 @@ class NodeConfig:
     image_debug: bool
     cloud_init_debug: bool
     helper_dir: str
+    log_dir: str
+    log_keep: int
+    log_max_size: int
     helper_soft_timeout: float
     helper_hard_timeout: float
     helper_user: str | None
@@ -97,7 +100,7 @@ def load_config(files: Iterable[ConfigFile]) -> NodeConfig:
     for file in files:
         text = read_config_file(file, problems)
         if text is not None:
-            reader.read(file.path, parse_assignments(text))
+            reader.read(file, parse_assignments(text))
     problems.raise_node_error(hint="mend the configuration; `snf-image doctor` checks it")
     values = reader.values
     qemu = values.pop("qemu", reader.kvm)
@@ -115,13 +118,16 @@ class _Reader:
         self.values: dict[str, Any] = {}
         self.os_parameters: dict[str, Secret] = {}
         self.kvm: str | None = None
+        self._everywhere: Final = BY_NAME.keys() | _OS_PARAMETERS.keys()
 
-    def read(self, path: str, entries: list[Entry]) -> None:
+    def read(self, file: ConfigFile, entries: list[Entry]) -> None:
         unknown: set[str] = set()
         for entry in entries:
-            where = f"{path}:{entry.line}"
+            where = f"{file.path}:{entry.line}"
             name = entry.name
-            if entry.value is None:
+            if name in self._everywhere and file.only is not None and name not in file.only:
+                self._problems.warn(f"{where}: {name} has no effect in this file and is ignored")
+            elif entry.value is None:
                 self._unparsable(where, entry)
             elif name in BY_NAME:
                 self._known(where, BY_NAME[name], entry.value)

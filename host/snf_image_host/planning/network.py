@@ -23,7 +23,7 @@ T = TypeVar("T")
 Ipv6 = Literal["none", "dhcp", "slaac", "slaac_dhcp"]
 DHCP_WORD: Final = "dhcp"
 """``--nic ip=dhcp``: DHCP without a network that says so."""
-_VARIABLES: Final = {
+NIC_VARIABLES: Final = {
     "mac": "MAC",
     "ip": "IP",
     "subnet": "NETWORK_SUBNET",
@@ -56,7 +56,7 @@ def nic_variables(asked: tuple[AskedNic, ...]) -> dict[str, str]:
     """``NIC_COUNT`` and ``NIC_<n>_*`` for custom tasks; fields that were not given are absent."""
     variables = {"NIC_COUNT": str(len(asked))}
     for index, nic in enumerate(asked):
-        for field, name in _VARIABLES.items():
+        for field, name in NIC_VARIABLES.items():
             if getattr(nic, field):
                 variables[f"NIC_{index}_{name}"] = getattr(nic, field)
     return variables
@@ -64,7 +64,9 @@ def nic_variables(asked: tuple[AskedNic, ...]) -> dict[str, str]:
 
 def _named(index: int, nic: AskedNic, field: str) -> str:
     return (
-        f"NIC_{index}_{_VARIABLES[field]}" if nic.origin == "environment" else f"--nic {index + 1}: {field}"
+        f"NIC_{index}_{NIC_VARIABLES[field]}"
+        if nic.origin == "environment"
+        else f"--nic {index + 1}: {field}"
     )
 
 

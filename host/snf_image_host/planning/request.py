@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from snf_image_contract.names import TaskName
 from snf_image_contract.secret import Secret
 from snf_image_host.deployment import Accelerator, TargetDisk
 
@@ -64,6 +65,9 @@ class Request:
     ``hostname`` None: none was asked for, the image keeps its own. ``parameters``: texts of OS parameters
     by name; absent is "not set". ``nics`` None: the network was not spoken of and stays as it is;
     empty: the instance has no interface. ``disks``: the first holds the image.
+    ``required``: img_id and img_format must have been given. ``only``: the tasks that may run, None for all.
+    ``evidence``: the directory below which evidence is kept, None for the usual one; ``again``: the command
+    that does the same once more, None for the one that runs.
     """
 
     action: Action
@@ -75,3 +79,7 @@ class Request:
     overrides: Overrides = Overrides()
     report: str | None = None
     keep: bool = False
+    required: bool = False
+    only: frozenset[TaskName] | None = None
+    evidence: str | None = None
+    again: str | None = None
