@@ -12,7 +12,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PYTEST := $(SUDO) env HYPOTHESIS_STORAGE_DIRECTORY=build/hypothesis $(if $(CI),CI=$(CI)) \
 	.venv/bin/pytest -p no:cacheprovider -n $(JOBS)
 
-.PHONY: help deps demo test test-engines lint unit matrix warm helper-image fixtures bench clean distclean
+.PHONY: help deps demo test test-engines test-ganeti lint unit matrix warm helper-image fixtures bench clean \
+	distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +47,11 @@ test: deps ## everything
 	@$(MAKE) --no-print-directory warm fixtures
 	@$(PYTEST) -m "requires and not engines"
 	@$(PYTEST) vmtests/matrix vmtests/end_to_end
+	@$(MAKE) --no-print-directory test-ganeti
+
+test-ganeti: helper-image fixtures ## the OS provider on a real Ganeti cluster of one node, in its own namespaces
+	@ci/bootstrap ci/packages-ganeti.txt
+	@$(PYTEST) -n 0 vmtests/ganeti
 
 test-engines: helper-image ## the helper image by a Docker-compatible service: the same bytes again
 	@$(PYTEST) -n 0 -m engines host/tests/test_helper_image_build.py

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import windows_trees as windows
@@ -176,6 +176,7 @@ def test_what_is_refused(data: bytes, reason: str) -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(st.integers(0, len(SHIPPED) - 1), st.binary(min_size=1, max_size=4))
+@example(at=849, noise=b"-")  # a prefix that was not declared
 def test_any_damage_is_refused_or_read(at: int, noise: bytes) -> None:
     """R-TASK-UNA-7: no other exception, whatever the image holds."""
     data = SHIPPED[:at] + noise + SHIPPED[at + len(noise) :]

@@ -183,7 +183,8 @@ def _demand_harmless(data: bytes, path: str) -> None:
     if len(data) > MAX_ANSWER_FILE:
         raise ImageError(f"{path}: larger than {MAX_ANSWER_FILE} bytes")
     counter = _Counter(path)
-    parser = expat.ParserCreate()
+    # With namespaces, as the parser that builds a tree: an undeclared prefix is not well-formed either.
+    parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartDoctypeDeclHandler = counter.doctype
     parser.StartElementHandler = counter.start
     parser.EndElementHandler = counter.end
