@@ -73,7 +73,7 @@ def _build(source: str, asked: argparse.Namespace, inputs: str) -> None:
         print("helper image: building the container", flush=True)
         with engine.build(context, asked.base or "packages", workspace) as root:
             print("helper image: converting the root file system", flush=True)
-            os.chmod(root, 0o755)  # engines differ in the mode of the top directory
+            os.chmod(root, 0o755)  # noqa: S103 - engines differ in the mode of the top directory
             build = tree_digest(root)
             _write(os.path.join(root, "usr/share/snf-image/build"), build + "\n")
             kernel_and_initrd(root, output)
