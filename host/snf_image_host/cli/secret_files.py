@@ -47,11 +47,15 @@ class InputFiles:
             return None
 
     def read_line(self, option: str, path: str) -> str | None:
-        """The text of a file without the newline at its end, which editors put there."""
+        """The text of a file without the newline at its end, which editors put there; not empty."""
         text = self.read_text(option, path)
         if text is None:
             return None
-        return text.removesuffix("\n").removesuffix("\r")
+        line = text.removesuffix("\n").removesuffix("\r")
+        if not line:
+            self._problems.error(f"{option}: {path}: is empty")
+            return None
+        return line
 
 
 def _read(path: str) -> bytes:

@@ -194,7 +194,8 @@ def _disk_error(end: Ending, failure: SnfImageError | None) -> SnfImageError:
             if fault.no_space
             else fault.reason or "input/output error"
         )
-        causes.append(f"{fault.node}: {fault.operation or 'access'} failed on the node: {why}")
+        disk = fault.node.replace("disk-", "disk ")
+        causes.append(f"{disk}: {fault.operation or 'access'} failed on the node: {why}")
     consequences = failure.messages if failure is not None else ()
     return NodeError(
         *dict.fromkeys(causes),

@@ -129,7 +129,7 @@ FAULTS = {
     "dies-waiting": (HelperError, "exit status 5"),
     "other-version": (NodeError, "speaks contract version 99"),
     # The node and qemu.
-    "disk-fault": (NodeError, "disk-0: read failed on the node: Input/output error"),
+    "disk-fault": (NodeError, "disk 0: read failed on the node: Input/output error"),
     "full-disk": (NodeError, "no space left where the disk is stored"),
     "qmp-refuses": (NodeError, "disk-0 could not be added"),
     "qmp-garbage": (NodeError, "disk-0 could not be added"),
