@@ -55,3 +55,20 @@ def test_owners_and_modes_are_those_of_the_tree(tmp_path: object) -> None:
 def test_an_unknown_name_is_told_with_the_known(tmp_path: object) -> None:
     with pytest.raises(ProcessError, match=r"no recipe nothing; there are .*alpine-mbr-ext4"):
         _build(str(tmp_path), "nothing")
+
+
+@pytest.mark.requires("root", "ntfs-3g", "fuse", "hivex")
+def test_a_windows_has_real_hives_on_a_real_ntfs(tmp_path: object) -> None:
+    """Read without root by ntfs-3g's and hivex's own programs."""
+    output = str(tmp_path)
+    _build(output, "windows2003-mbr-ntfs")
+    partition, hive = os.path.join(output, "partition"), os.path.join(output, "hive")
+    with open(os.path.join(output, "windows2003-mbr-ntfs.raw"), "rb") as image, open(partition, "wb") as file:
+        image.seek(MIB)
+        file.write(image.read())
+    assert "boot.ini" in run(["ntfsls", partition], timeout=60).text.splitlines()
+    with open(hive, "wb") as file:
+        file.write(run(["ntfscat", partition, "WINDOWS/system32/config/software"], timeout=60).stdout)
+    key = "Microsoft\\Windows NT\\CurrentVersion"
+    assert run(["hivexget", hive, key, "CurrentVersion"], timeout=60).text.strip() == "5.2"
+    assert "[\\Microsoft]" in run(["hivexregedit", "--export", hive, "\\"], timeout=60).text
