@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import os
@@ -13,7 +12,6 @@ from typing import Final, Self
 
 from snf_image_contract.events import Failed, Hello
 from snf_image_contract.job import PARAMETER_SERIAL, Job
-from snf_image_contract.secret import Secret
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError, SnfImageError, UserError
 from snf_image_host.reporter import Reporter
@@ -31,7 +29,7 @@ from snf_image_host.vm.qmp import QmpError
 from snf_image_host.vm.redaction import Redaction
 from snf_image_host.vm.result import ResultPort
 from snf_image_host.vm.room import room_for_vm
-from snf_image_host.vm.saved_state import PRELOAD_WORD, StateError, StateStore, store_of
+from snf_image_host.vm.saved_state import PRELOAD_WORD, StateError, fresh_entropy, store_of
 from snf_image_host.vm.serial import Port
 from snf_image_host.vm.text_events import TextEvents
 from snf_image_host.vm.verdict import Ending, Outcome, Stopped, demand_version, judge, judge_start
@@ -39,7 +37,6 @@ from snf_image_process import Deadline
 
 RESTORE_SECONDS: Final = 2.0
 """For a restored helper to answer; times the factor under TCG."""
-ENTROPY_BYTES: Final = 64
 _ASK_EVERY: Final = 0.1
 FAILED_GRACE: Final = 15.0
 """Seconds for a helper that has failed to unmount and power itself off; times the factor under TCG."""
@@ -167,8 +164,8 @@ class HelperVm:
         by whose fault it is, with the evidence directory in ``kept``. The VM is gone afterwards.
         """
         # The copy may have taken an hour since the job was decided (R-HLP-16).
-        entropy = Secret(base64.b64encode(os.urandom(ENTROPY_BYTES)).decode("ascii"))
-        job = dataclasses.replace(job, clock=time.time(), entropy=None if self._foreign else entropy)
+        entropy = None if self._foreign else fresh_entropy()
+        job = dataclasses.replace(job, clock=time.time(), entropy=entropy)
         self._redaction.learn(job)
         limit = self.scaled(self._settings.soft_timeout)
         given = self._hand_over_cold(job, disks) if self._foreign else self._hand_over(job, disks)
@@ -238,13 +235,10 @@ class HelperVm:
         if (terminal := qemu.debug_terminal()) is not None:
             self._reporter.info(f"the helper's debug shell will be on {terminal} if a task fails")
 
-    def _store(self) -> StateStore:
-        return store_of(self._settings, self.image, self.accelerator)
-
     def _restore(self) -> bool:
         """Continue from a saved state; False if there is none that can be used."""
         try:
-            state = self._store().open()
+            state = store_of(self._settings, self.image, self.accelerator).open()
             if state is None:
                 return False
             with state:
@@ -275,7 +269,7 @@ class HelperVm:
     def _give_up_state(self, why: str) -> None:
         """A saved state is a convenience: whatever is wrong with it, the VM starts without it."""
         self._reporter.warn(f"the helper starts anew, its saved state cannot be used: {why}")
-        self._store().discard()
+        store_of(self._settings, self.image, self.accelerator).discard()
         self._restored = False
         if self._qemu is not None:
             self._qemu.close()

@@ -7,6 +7,7 @@ of a guest's memory. Whatever could make it wrong is part of its key.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import fcntl
@@ -21,6 +22,7 @@ from typing import Any, Final, Self
 from snf_image_contract.codec import ContractError
 from snf_image_contract.events import MAX_LINE, Hello, decode_event
 from snf_image_contract.job import CONTRACT_VERSION
+from snf_image_contract.secret import Secret
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.vm.accelerator import HelperFiles
 from snf_image_host.vm.commandline import UsedAccelerator, VmSpec, kernel_words, qemu_argv
@@ -28,6 +30,7 @@ from snf_image_host.vm.commandline import UsedAccelerator, VmSpec, kernel_words,
 PRELOAD_WORD: Final = "snf_image_preload"
 """Kernel word of a VM whose state is to be saved, and of those that continue from it."""
 _CHUNK: Final = 1024 * 1024
+_ENTROPY_BYTES: Final = 64
 _MAX_RECORD: Final = MAX_LINE + 4096
 _KEPT: Final = 2
 """States of other settings or builds that stay beside the newest."""
@@ -60,6 +63,11 @@ def store_of(settings: HelperSettings, image: HelperFiles, accelerator: UsedAcce
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
     return StateStore(directory_of(settings), key)
+
+
+def fresh_entropy() -> Secret:
+    """What a job brings for the helper's random generators, as base64."""
+    return Secret(base64.b64encode(os.urandom(_ENTROPY_BYTES)).decode("ascii"))
 
 
 def _spec(settings: HelperSettings, image: HelperFiles, accelerator: UsedAccelerator) -> VmSpec:
