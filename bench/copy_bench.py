@@ -26,7 +26,7 @@ from snf_image_host import deploy  # noqa: F401 - the peak of memory is that of 
 from snf_image_host.copying import copy_image
 from snf_image_host.deployment import ImageSource, TargetDisk
 from snf_image_host.disks import open_disks
-from snf_image_host.source import open_image
+from snf_image_host.sources.image import open_image
 from snf_image_process import run
 
 MIB: Final = 1024 * 1024

@@ -22,7 +22,8 @@ from snf_image_host.helper_image import HelperImage
 from snf_image_host.host_keys import HostKeyMaker
 from snf_image_host.receipt import Receipt, build_receipt, check_receipt_path, write_receipt
 from snf_image_host.reporter import Event, Reporter, StageEnded, StageStarted, Warning
-from snf_image_host.source import ImageStream, open_image, refuse_too_large
+from snf_image_host.sources.image import open_image
+from snf_image_host.sources.stream import ImageStream, refuse_too_large
 from snf_image_host.vm import Account, HelperVm, Outcome, launcher, make_state_later, start_helper
 
 
@@ -42,7 +43,7 @@ def deploy(deployment: Deployment, reporter: Reporter) -> Receipt:
     with contextlib.ExitStack() as alive:
         evidence = alive.enter_context(evidence_directory(deployment, reporter))
         disks = alive.enter_context(open_disks(deployment.disks))
-        image = alive.enter_context(open_image(deployment.image)) if deployment.copy else None
+        image = alive.enter_context(open_image(deployment.image, reporter)) if deployment.copy else None
         if image is not None:
             refuse_too_large(image, disks[0])
         disarmed = alive.enter_context(_DisarmedOnFailure(disks[0]))
@@ -181,7 +182,6 @@ def _copy(deployment: Deployment, image: ImageStream, disk: OpenDisk, reporter: 
         image,
         disk,
         digest=deployment.image.digest,
-        expected_sha256=deployment.image.sha256,
         wipe_tail=deployment.wipe_tail,
         idle_timeout=deployment.copy_idle_timeout,
         progress=reporter.emit,

@@ -16,11 +16,68 @@ Accelerator = Literal["auto", "kvm", "tcg"]
 WipeTail = Literal["no", "discard", "zero"]
 
 
+SourceKind = Literal["path", "image-dir", "url", "program"]
+VerifyPolicy = Literal["require", "if-present", "off"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FetchPolicy:
+    """What may be fetched, from where, and how long it may take (R-FETCH-1 to R-FETCH-5). In seconds.
+
+    ``user``: account that the operator set, None for a uid of its own as root.
+    """
+
+    schemes: tuple[str, ...] = ("https", "http", "ftps", "ftp")
+    hosts: tuple[str, ...] = ()
+    allow_private: bool = True
+    max_redirects: int = 5
+    timeout: float = 30.0
+    idle_timeout: float = 300.0
+    insecure: bool = False
+    ca_file: str | None = None
+    user: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What the source must prove to be. Digests in lower case hexadecimal digits.
+
+    ``checksums``, ``signature``: paths or URLs, None to look beside the image. ``trusted_keys``: directory.
+    """
+
+    policy: VerifyPolicy = "off"
+    sha512: str | None = None
+    checksums: str | None = None
+    signature: str | None = None
+    trusted_keys: str = "/etc/snf-image/trusted-keys"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSettings:
+    """What the node's configuration says about sources. Sizes in bytes.
+
+    ``containers``: names of those that may be unwrapped.
+    """
+
+    containers: frozenset[str] = frozenset({"raw"})
+    image_dir: str = "/var/lib/snf-image"
+    allow_symlinks: bool = False
+    fetch: FetchPolicy = FetchPolicy()
+    spool_dir: str = "/var/tmp"  # noqa: S108 - each spool is a file without a name
+    spool_max: int = 64 << 30
+    qemu: str = "qemu-system-x86_64"
+    uid_range: tuple[int, int] = (2_100_000_000, 2_100_065_535)
+    runtime_dir: str = "/run/snf-image"
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSource:
-    """The image: a path opened with the caller's rights, or None to leave the disk as it is (``null``).
+    """The image, or ``path`` None to leave the disk as it is (``null``).
 
-    ``sha256``: 64 hex digits that the bytes of the image must have; a mismatch is an image error.
+    ``kind``: ``path`` is opened with the caller's rights, ``image-dir`` is a name below IMAGE_DIR, ``url``
+    is fetched, ``program`` is an image identifier for the external program ``program``.
+    ``container``: ``raw`` takes the bytes as they are, ``auto`` looks at them, another word is the container
+    that they must be (R-FMT-1). ``sha256``: what the source must have; a mismatch is an image error.
     ``shown``: how the image is named in messages (no credentials).
     """
 
@@ -29,6 +86,11 @@ class ImageSource:
     format: ImageFormat
     sha256: str | None = None
     digest: bool = True
+    kind: SourceKind = "path"
+    container: str = "raw"
+    program: str | None = None
+    verification: Verification = Verification()
+    settings: SourceSettings = SourceSettings()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

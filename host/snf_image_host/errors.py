@@ -40,6 +40,10 @@ class ImageError(SnfImageError):
     exit_code = 3
 
 
+class VerificationError(ImageError):
+    """The image is not the one that was promised; nothing of it may be used."""
+
+
 class HelperError(SnfImageError):
     """The customisation failed."""
 

@@ -16,7 +16,7 @@ from snf_image_contract import job as jobs
 from snf_image_contract.names import ImageFormat, OsFamily, TaskName
 from snf_image_contract.secret import Secret
 from snf_image_host.configuration.node_config import NodeConfig
-from snf_image_host.deployment import Deployment, ImageSource
+from snf_image_host.deployment import Deployment
 from snf_image_host.errors import UserError
 from snf_image_host.parameters.checks import Parameters, check_parameters, merge_parameters
 from snf_image_host.parameters.problems import Problems
@@ -25,6 +25,7 @@ from snf_image_host.planning.answer_file import default_answer_file
 from snf_image_host.planning.environment import task_environment
 from snf_image_host.planning.exclusions import skipped_tasks
 from snf_image_host.planning.helper_settings import helper_settings
+from snf_image_host.planning.image import image_source
 from snf_image_host.planning.network import decide_nics
 from snf_image_host.planning.request import Request
 from snf_image_host.planning.tasks import task_fields
@@ -107,7 +108,7 @@ def _check_disks(asked: Request, parameters: Parameters, problems: Problems) -> 
 def _check_distinct(asked: Request, problems: Problems) -> None:
     """No disk is another one or the image: each would be overwritten while it is read. Nor is the receipt."""
     seen: dict[tuple[int, int] | str, str] = {}
-    if asked.action == "deploy" and asked.image.path is not None:
+    if asked.action == "deploy" and asked.image.path is not None and asked.image.kind == "path":
         seen[_identity(asked.image.path)] = "the image"
     for disk in asked.disks:
         identity = _identity(disk.path)
@@ -212,13 +213,7 @@ def _deployment(
         )
     return Deployment(
         instance=job.instance,
-        image=ImageSource(
-            path=asked.image.path,
-            shown=asked.image.shown,
-            format=job.image_format,
-            sha256=asked.image.sha256,
-            digest=asked.image.digest,
-        ),
+        image=image_source(asked.image, parameters, config, job.image_format),
         disks=asked.disks,
         helper=helper_settings(config, asked.overrides),
         job=job,

@@ -76,6 +76,7 @@ def build_receipt(
             "format": str(deployment.image.format),
             "copied_bytes": None if copied is None else copied.image_bytes,
             "sha256": None if copied is None else copied.sha256,
+            "source_sha256": None if copied is None else copied.source_sha256,
             "written_bytes": None if copied is None else copied.written,
         },
         "helper": None

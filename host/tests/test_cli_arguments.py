@@ -79,13 +79,39 @@ def test_the_configuration_may_name_the_format() -> None:
     assert texts(ask("deploy", "a", "b", "--format", "ntfsdump", config=config))["img_format"] == "ntfsdump"
 
 
-@pytest.mark.parametrize("image", ["https://u:hunter2@example.org/x?t=1", "local://debian", "pithos://x"])
-def test_urls_are_still_to_come(image: str) -> None:
-    """R-SEC-2: and are shown without what is secret in them."""
-    [message] = refused("deploy", image, "disk.raw")
-    assert "only files are supported yet" in message
+@pytest.mark.parametrize(
+    ("image", "kind", "path"),
+    [
+        ("https://u:hunter2@example.org/x?t=1", "url", "https://u:hunter2@example.org/x?t=1"),
+        ("local://debian", "image-dir", "debian"),
+        ("/srv/debian", "path", "/srv/debian"),
+        ("/srv/a:b", "path", "/srv/a:b"),
+    ],
+)
+def test_a_scheme_says_where_the_image_is(image: str, kind: str, path: str) -> None:
+    """D-9, R-SEC-2: without one it is a path; what is shown holds no credentials."""
+    asked = ask("deploy", image, "disk.raw").image
+    assert (asked.kind, asked.path) == (kind, path)
+    assert "hunter2" not in asked.shown
+    assert "t=1" not in asked.shown
+
+
+def test_sources_that_are_not_there() -> None:
+    """R-BACK-7, R-BACK-10."""
+    [message] = refused("deploy", "pithos://account/container/x?token=hunter2", "disk.raw")
+    assert "no source for images of scheme pithos; Pithos needs a back-end of its own" in message
     assert "hunter2" not in message
-    assert "t=1" not in message
+    [message] = refused("inspect", "https://u:hunter2@example.org/x", "--format", "diskdump")
+    assert "only a file or block device is inspected" in message
+    assert "hunter2" not in message
+
+
+def test_auto_takes_apart_whatever_the_image_is_wrapped_in() -> None:
+    """R-FMT-1, D-3: on the command line only, and only if it was asked for."""
+    assert ask("deploy", "a", "b", "--format", "auto").image.any_container
+    assert texts(ask("deploy", "a", "b", "--format", "auto"))["img_format"] == "diskdump"
+    assert not ask("deploy", "a.qcow2", "b", "--format", "diskdump").image.any_container
+    assert not ask("deploy", "a.qcow2", "b").image.any_container
 
 
 def test_more_disks() -> None:

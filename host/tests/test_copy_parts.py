@@ -28,7 +28,7 @@ from snf_image_host.errors import ImageError, NodeError, UserError
 from snf_image_host.extents import GRANULE, MIN_HOLE, Extent, extents
 from snf_image_host.partition_header import HEADER_SIZE
 from snf_image_host.reporter import CopyProgress
-from snf_image_host.source import open_image
+from snf_image_host.sources.image import open_image
 from snf_image_process import run
 
 OLD = b"\xaa"
@@ -418,7 +418,7 @@ from snf_image_host import deploy
 from snf_image_host.copying import copy_image
 from snf_image_host.deployment import ImageSource, TargetDisk
 from snf_image_host.disks import open_disks
-from snf_image_host.source import open_image
+from snf_image_host.sources.image import open_image
 image = ImageSource(path=sys.argv[1], shown="image", format=ImageFormat.DISKDUMP)
 with open_disks([TargetDisk(index=0, path=sys.argv[2])]) as disks, open_image(image) as stream:
     copy_image(stream, disks[0])

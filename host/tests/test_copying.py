@@ -21,17 +21,25 @@ from hypothesis import strategies as st
 from snf_image_contract.names import ImageFormat
 from snf_image_host.copying import CopyResult, copy_image, disarm
 from snf_image_host.copying.target import MIB
-from snf_image_host.deployment import ImageSource, TargetDisk, WipeTail
+from snf_image_host.deployment import ImageSource, SourceSettings, TargetDisk, WipeTail
 from snf_image_host.disks import open_disks
 from snf_image_host.errors import ImageError, NodeError, UserError
 from snf_image_host.extents import GRANULE, extents
+from snf_image_host.image_container import Container
 from snf_image_host.reporter import CopyProgress
-from snf_image_host.source import open_image
+from snf_image_host.sources.image import open_image
 from snf_image_process import PIPE, start
 
 
-def source(path: Path) -> ImageSource:
-    return ImageSource(path=str(path), shown=path.name, format=ImageFormat.DISKDUMP)
+def source(path: Path, *, sha256: str | None = None, container: str = "raw") -> ImageSource:
+    return ImageSource(
+        path=str(path),
+        shown=path.name,
+        format=ImageFormat.DISKDUMP,
+        sha256=sha256,
+        container=container,
+        settings=SourceSettings(containers=frozenset(Container)),
+    )
 
 
 def copy(
@@ -41,17 +49,18 @@ def copy(
     create_size: int | None = None,
     digest: bool = True,
     sha256: str | None = None,
+    container: str = "raw",
     wipe_tail: WipeTail = "discard",
     idle_timeout: float = 60.0,
     progress: Callable[[CopyProgress], None] = lambda _: None,
 ) -> CopyResult:
     target = TargetDisk(index=0, path=str(disk), create_size=create_size)
-    with open_disks([target]) as disks, open_image(source(image)) as stream:
+    asked = source(image, sha256=sha256, container=container)
+    with open_disks([target]) as disks, open_image(asked) as stream:
         return copy_image(
             stream,
             disks[0],
             digest=digest,
-            expected_sha256=sha256,
             wipe_tail=wipe_tail,
             idle_timeout=idle_timeout,
             progress=progress,
@@ -166,9 +175,10 @@ def test_a_wrong_digest_leaves_a_disk_that_does_not_boot(tmp_path: Path) -> None
     image, disk = tmp_path / "image", tmp_path / "disk"
     image.write_bytes(bytes(510) + b"\x55\xaa" + noise(2 * MIB))
     disk.write_bytes(bytes(510) + b"\x55\xaa" + noise(4 * MIB))
-    with pytest.raises(ImageError, match=r"has sha256 .*, expected was 0000"):
+    with pytest.raises(ImageError, match=r"has sha256 .*, --sha256 says 0000"):
         copy(image, disk, sha256="0" * 64)
-    assert not any(disk.read_bytes()[:GRANULE])
+    assert not any(disk.read_bytes()[:MIB])
+    assert not any(disk.read_bytes()[-MIB:])
 
 
 def test_the_right_digest_may_be_written_in_capitals(image: Path, tmp_path: Path) -> None:
@@ -198,7 +208,7 @@ from snf_image_host.copying import copy_image
 from snf_image_host.copying.target import Target
 from snf_image_host.deployment import ImageSource, TargetDisk
 from snf_image_host.disks import open_disks
-from snf_image_host.source import open_image
+from snf_image_host.sources.image import open_image
 from snf_image_contract.names import ImageFormat
 import time
 write = Target.write_direct
@@ -244,7 +254,7 @@ def test_a_truncated_image_is_noticed_while_it_is_read(
 
         return iter([Extent(0, size, is_hole=False)])
 
-    monkeypatch.setattr("snf_image_host.source.extents", short)
+    monkeypatch.setattr("snf_image_host.sources.local.extents", short)
     with pytest.raises(ImageError, match=f"ended early, at byte {MIB}"):
         copy(image, disk, create_size=9 * MIB)
     assert not disk.exists()  # this run made the file

@@ -18,7 +18,7 @@ from snf_image_contract.names import ImageFormat
 from snf_image_host.deployment import ImageSource, TargetDisk
 from snf_image_host.disks import open_disks
 from snf_image_host.errors import HelperError, ImageError, NodeError, UserError
-from snf_image_host.source import open_image
+from snf_image_host.sources.image import open_image
 from snf_image_process import PIPE, run, start
 
 MIB = 1024 * 1024

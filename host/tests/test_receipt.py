@@ -131,6 +131,7 @@ def test_the_document_is_exactly_this() -> None:
             "format": "diskdump",
             "copied_bytes": 1000,
             "sha256": "a" * 64,
+            "source_sha256": None,
             "written_bytes": 900,
         },
         "helper": {

@@ -112,6 +112,11 @@ CAPABILITIES: Final[dict[str, Capability]] = {
     "ganeti": _program("gnt-cluster", "nsenter", "losetup", package="ganeti"),
     "zstd": _program("zstd"),
     "xz": _program("xz", package="xz-utils"),
+    "lz4": _program("lz4"),
+    "curl": _program("curl"),
+    "openssl": _program("openssl"),
+    "gpg": _program("gpg", "gpgv", package="gnupg"),
+    "qemu-nbd": _program("qemu-nbd", package="qemu-utils"),
     "chromium": _program("chromium"),
     "helper-image": _built(
         places.helper_directory, ("kernel", "initrd", "root.img", "manifest.json"), "helper-image"

@@ -10,6 +10,7 @@ from typing import Any, Final
 from snf_image_contract.names import ImageFormat
 from snf_image_host.cli.parser import Parser, VersionAction, typed
 from snf_image_host.deployment import Accelerator
+from snf_image_host.image_container import AUTO
 from snf_image_host.parameters.property_table import PROPERTIES
 from snf_image_host.parameters.values import (
     integer,
@@ -132,7 +133,7 @@ def build_parser() -> Parser:
         metavar="SIZE",
         help="make or enlarge the file DISK to this size, such as 4G",
     )
-    _add_image_options(deploy)
+    _add_image_options(deploy, AUTO)
     deploy.add_argument(
         "--sha256", type=typed(parse_sha256), metavar="HEX", help="digest that the image must have"
     )
@@ -207,11 +208,12 @@ def _properties_text() -> str:
     return "\n".join(lines)
 
 
-def _add_image_options(parser: Parser) -> None:
+def _add_image_options(parser: Parser, *more: str) -> None:
+    auto = "; auto: the default, in any compression, archive or disk format" if more else ""
     parser.add_argument(
         "--format",
-        choices=[str(word) for word in ImageFormat],
-        help="what the image is a dump of: a disk, an ext file system, NTFS "
+        choices=[*(str(word) for word in ImageFormat), *more],
+        help=f"what the image is a dump of: a disk, an ext file system, NTFS{auto} "
         "(default: IMG_FORMAT of the configuration, or diskdump)",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import re
@@ -15,12 +16,14 @@ from snf_image_host.cli.secret_files import InputFiles
 from snf_image_host.configuration.files import ConfigFile, main_files
 from snf_image_host.configuration.node_config import NodeConfig
 from snf_image_host.deployment import TargetDisk
+from snf_image_host.image_container import AUTO
 from snf_image_host.parameters.nearest import did_you_mean
 from snf_image_host.parameters.problems import Problems, shown
 from snf_image_host.parameters.property_table import PROPERTIES
 from snf_image_host.parameters.urls import redact_url
 from snf_image_host.parameters.values import encode_base64
 from snf_image_host.planning.request import AskedImage, AskedNic, Overrides, Request
+from snf_image_host.sources.identifier import locate
 
 NIC_KEYS: Final = ("mac", "ip", "subnet", "gateway", "subnet6", "gateway6", "tags", "model")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -79,18 +82,29 @@ def overrides(arguments: argparse.Namespace) -> Overrides:
 
 
 def _image(arguments: argparse.Namespace, problems: Problems) -> AskedImage:
-    """An ordinary path, opened with the caller's rights (D-9)."""
+    """An ordinary path, opened with the caller's rights, unless it has a scheme (D-9)."""
     if arguments.command == "customize":
         return AskedImage(path=None, shown="the system on the disk", digest=False)
-    if _SCHEME.match(arguments.image):
-        problems.error(f"IMAGE: {redact_url(arguments.image)}: only files are supported yet, no URLs")
-    copied = arguments.command == "deploy"
-    return AskedImage(
+    if arguments.command == "inspect":
+        if _SCHEME.match(arguments.image):
+            problems.error(f"IMAGE: {redact_url(arguments.image)}: only a file or block device is inspected")
+        return AskedImage(path=os.path.abspath(arguments.image), shown=_base(arguments.image), digest=False)
+    scheme = _SCHEME.match(arguments.image)
+    asked = AskedImage(
         path=os.path.abspath(arguments.image),
-        shown=os.path.basename(arguments.image) or arguments.image,
-        sha256=arguments.sha256 if copied else None,
-        digest=copied and (arguments.digest != "none" or arguments.sha256 is not None),
+        shown=_base(arguments.image),
+        sha256=arguments.sha256,
+        digest=arguments.digest != "none" or arguments.sha256 is not None,
+        any_container=arguments.format == AUTO,
     )
+    if scheme is None:
+        return asked
+    located = problems.parse("IMAGE", locate, arguments.image)
+    return asked if located is None else dataclasses.replace(asked, **dataclasses.asdict(located))
+
+
+def _base(path: str) -> str:
+    return os.path.basename(path) or path
 
 
 def _disks(arguments: argparse.Namespace) -> tuple[TargetDisk, ...]:
@@ -114,6 +128,10 @@ def _parameters(
     files = InputFiles(problems)
     texts: dict[str, str | None] = {}
     image_format = getattr(arguments, "format", None)
+    if image_format == AUTO:
+        image_format = (
+            config.os_parameters["img_format"].reveal() if "img_format" in config.os_parameters else None
+        )
     if image_format or "img_format" not in config.os_parameters:
         texts["img_format"] = image_format or ImageFormat.DISKDUMP
     if arguments.password_file is not None:

@@ -45,6 +45,9 @@ def _run(words: list[str], session: Session) -> int:
     except SystemExit as end:  # --help and --version
         flush()
         return int(end.code or 0)
+    except BrokenPipeError:  # a reader left that does not want the rest of a long --help
+        flush()
+        return 0
     session.as_json = arguments.json
     return _COMMANDS[arguments.command](arguments, session)
 

@@ -10,7 +10,7 @@ from snf_image_contract.secret import Secret
 from snf_image_host.configuration.files import ConfigFile, read_config_file
 from snf_image_host.configuration.grammar import Entry, parse_assignments
 from snf_image_host.configuration.variables import BY_NAME, OBSOLETE, OBSOLETE_PREFIXES, VARIABLES, Variable
-from snf_image_host.deployment import Accelerator, WipeTail
+from snf_image_host.deployment import Accelerator, VerifyPolicy, WipeTail
 from snf_image_host.parameters.nearest import did_you_mean
 from snf_image_host.parameters.os_parameters import OS_PARAMETERS
 from snf_image_host.parameters.problems import Problems
@@ -65,6 +65,10 @@ class NodeConfig:
     image_dir: str
     image_dir_allow_symlinks: bool
     image_containers: tuple[str, ...]
+    image_verify: VerifyPolicy
+    trusted_keys_dir: str
+    spool_dir: str
+    spool_max_size: int
     copy_idle_timeout: float
     wipe_tail: WipeTail
     allow_custom_task: bool
@@ -80,7 +84,7 @@ class NodeConfig:
     fetch_max_redirects: int
     fetch_timeout: float
     fetch_max_param_size: int
-    fetch_user: str
+    fetch_user: str | None
     fetch_insecure: bool
     fetch_ca_file: str | None
     os_parameters: Mapping[str, Secret] = dataclasses.field(default_factory=dict)

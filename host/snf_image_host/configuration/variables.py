@@ -10,7 +10,8 @@ import typing
 from collections.abc import Callable
 from typing import Any, Final
 
-from snf_image_host.deployment import Accelerator, WipeTail
+from snf_image_host.deployment import Accelerator, VerifyPolicy, WipeTail
+from snf_image_host.image_container import Container
 from snf_image_host.parameters.problems import ParseError
 from snf_image_host.parameters.table import Row
 from snf_image_host.parameters.values import (
@@ -33,9 +34,6 @@ NIC_CONFIGS: Final = (
     "", "dhcp", "dhcpv6", "slaac", "slaac_dhcp", "dhcp+dhcpv6", "dhcp+slaac", "dhcp+slaac_dhcp",
 )  # fmt: skip
 SCHEMES: Final = ("https", "http", "ftps", "ftp")
-CONTAINERS: Final = (
-    "raw", "gzip", "xz", "zstd", "bzip2", "lz4", "qcow2", "vmdk", "vhd", "vhdx", "vdi",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,9 +203,21 @@ VARIABLES: Final[tuple[Variable, ...]] = (
     _old("IMAGE_DIR", "a directory", parse_path, "/var/lib/snf-image",
          "Images of local:// and of image identifiers without a scheme are below it.", example="/srv/images"),
     _boolean("IMAGE_DIR_ALLOW_SYMLINKS", "no", "Follow links of root that lead out of IMAGE_DIR."),
-    _new("IMAGE_CONTAINERS", "words out of " + ", ".join(CONTAINERS), words_of(*CONTAINERS),
-         "raw gzip xz zstd bzip2 lz4", "What an image may be wrapped in; the rest is copied as it is.",
+    _new("IMAGE_CONTAINERS", "words out of " + ", ".join(Container), words_of(*Container),
+         "raw gzip xz zstd bzip2 lz4",
+         "What images may be wrapped in, if property CONTAINER asks to look; the rest is copied as it is.",
          example="raw gzip"),
+    _new("IMAGE_VERIFY", "one of " + ", ".join(typing.get_args(VerifyPolicy)),
+         choice(*typing.get_args(VerifyPolicy)), "if-present",
+         "require: no image without a signature by a trusted key; if-present: what is found beside an image "
+         "is verified; off: only what the request gives.", example="require"),
+    _new("TRUSTED_KEYS_DIR", "a directory", parse_path, "/etc/snf-image/trusted-keys",
+         "Keys whose signatures are trusted: *.gpg and *.asc of OpenPGP, *.pem with public keys of Ed25519.",
+         example="/srv/snf-image/keys"),
+    _new("SPOOL_DIR", "a directory", parse_path, "/var/tmp",  # noqa: S108 - the files have no name
+         "Where an image is kept that cannot be used as a stream.", example="/srv/spool"),
+    _new("SPOOL_MAX_SIZE", "bytes", integer(1, 1 << 50), str(64 << 30),
+         "The most of an image that is kept there.", example=str(8 << 30)),
     _new("COPY_IDLE_TIMEOUT", _TIME, parse_duration, "300", "The copy fails if no byte moves for this long.",
          example="60"),
     _new("WIPE_TAIL", "one of no, discard, zero", choice(*typing.get_args(WipeTail)), "discard",
@@ -234,7 +244,8 @@ VARIABLES: Final[tuple[Variable, ...]] = (
          example="10"),
     _new("FETCH_MAX_PARAM_SIZE", "bytes, 1 to 33554432", integer(1, 32 * 1024 * 1024), "1048576",
          "Longest document of config_url and longest answer file.", example="65536"),
-    _new("FETCH_USER", "an account other than root", parse_text, "nobody", "Account that fetches.",
+    _new("FETCH_USER", "an account other than root", parse_account, "",
+         "Account that fetches. Not set: each fetch gets a user id of its own out of HELPER_UID_RANGE.",
          example="snf-fetch"),
     _boolean("FETCH_INSECURE", "no", "Do not verify TLS certificates; warned of at each use."),
     _new("FETCH_CA_FILE", "a file", parse_optional_path, "", "Certificates to trust.",

@@ -13,18 +13,18 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from snf_image_host.copying.buffers import Buffer, make_buffers
 from snf_image_host.copying.held import HeldBack
-from snf_image_host.copying.target import MIB, Target, disarm
+from snf_image_host.copying.target import MIB, Target, disarm, wipe_ends
 from snf_image_host.copying.workers import LOOK, Workers
 from snf_image_host.deployment import WipeTail
 from snf_image_host.disks import OpenDisk
-from snf_image_host.errors import ImageError
+from snf_image_host.errors import ImageError, VerificationError
 from snf_image_host.reporter import CopyProgress
-from snf_image_host.source import ImageStream, refuse_too_large
+from snf_image_host.sources.stream import ImageStream, refuse_too_large, total_of
 
 BUFFER_SIZE: Final = 4 * MIB
 BUFFERS: Final = 6
@@ -37,7 +37,8 @@ _T = TypeVar("_T")
 class CopyResult:
     """What a copy did. Sizes in bytes, times in seconds.
 
-    ``sha256``: of the image as it was read, None with the digest off. Of the image and the header before it,
+    ``sha256``: of the bytes of the image on the disk, None with the digest off; ``source_sha256``: of the
+    source as it was published, if that is something else. Of the image and the header before it,
     ``written`` were sent to the disk; ``skipped`` are zeros that it held already or made without being sent
     them. ``direct``: past the page cache.
     """
@@ -50,6 +51,7 @@ class CopyResult:
     user_seconds: float
     system_seconds: float
     direct: bool
+    source_sha256: str | None = None
 
 
 def copy_image(
@@ -57,7 +59,6 @@ def copy_image(
     disk: OpenDisk,
     *,
     digest: bool = True,
-    expected_sha256: str | None = None,
     wipe_tail: WipeTail = "discard",
     idle_timeout: float = 300.0,
     progress: Progress = lambda _: None,
@@ -65,23 +66,29 @@ def copy_image(
     """Copy ``image`` to ``disk``.
 
     :class:`~snf_image_host.errors.UserError` if it does not fit, :class:`ImageError` if it ends early, is
-    changed meanwhile or has not the expected digest, :class:`NodeError` if the disk fails or nothing moves
-    for ``idle_timeout`` seconds (0: no limit). After an error the disk does not boot.
+    changed meanwhile or is not the one that was promised, :class:`NodeError` if the disk fails or nothing
+    moves for ``idle_timeout`` seconds (0: no limit). After an error the disk does not boot; of an image that
+    is not the promised one, neither the first nor the last MiB is left.
     """
     refuse_too_large(image, disk)
     begun, before = time.monotonic(), os.times()
-    copy = _Copy(image, disk, idle_timeout, progress, digest=digest or expected_sha256 is not None)
+    algorithms = image.digests | ({"sha256"} if digest else set())
+    copy = _Copy(image, disk, idle_timeout, progress, algorithms)
     try:
-        copy.run(expected_sha256, wipe_tail)
+        copy.run(wipe_tail)
+    except VerificationError:
+        wipe_ends(disk)
+        raise
     except BaseException:
         disarm(disk)
         raise
     after = os.times()
     return CopyResult(
-        image_bytes=image.size,
-        sha256=copy.sha256,
+        image_bytes=copy.total - len(image.header),
+        sha256=copy.digests.get("sha256") if digest else None,
+        source_sha256=image.source_digests.get("sha256"),
         written=copy.written,
-        skipped=image.total - copy.written,
+        skipped=copy.total - copy.written,
         seconds=time.monotonic() - begun,
         user_seconds=after.user - before.user,
         system_seconds=after.system - before.system,
@@ -119,7 +126,12 @@ class _Copy:
     """One copy: what its threads do, and what passes between them."""
 
     def __init__(
-        self, image: ImageStream, disk: OpenDisk, idle_timeout: float, progress: Progress, *, digest: bool
+        self,
+        image: ImageStream,
+        disk: OpenDisk,
+        idle_timeout: float,
+        progress: Progress,
+        algorithms: Iterable[str],
     ) -> None:
         self.written = 0
         self.direct = False
@@ -127,10 +139,13 @@ class _Copy:
         self._disk = disk
         self._progress = progress
         self._position = 0
-        self._workers = Workers(idle_timeout, tell=self._tell, where=lambda: self._position)
+        self._total = total_of(image)
+        self._workers = Workers(
+            idle_timeout, tell=self._tell, where=lambda: self._position, abandon=image.abandon
+        )
         self._target = Target(disk, check=self._workers.check)
-        self._held = HeldBack(image.total)
-        self._digest = hashlib.sha256() if digest else None
+        self._held = HeldBack(self._total)
+        self._digests = {name: hashlib.new(name) for name in algorithms}
         self._pool: queue.Queue[Buffer] = queue.Queue()
         for buffer in make_buffers(BUFFERS, BUFFER_SIZE):
             self._pool.put(buffer)
@@ -138,31 +153,33 @@ class _Copy:
         self._to_digest: queue.Queue[_Piece | None] = queue.Queue()
 
     @property
-    def sha256(self) -> str | None:
-        return self._digest.hexdigest() if self._digest is not None else None
+    def digests(self) -> Mapping[str, str]:
+        """Of what the image handed out, by name."""
+        return {name: digest.hexdigest() for name, digest in self._digests.items()}
 
-    def run(self, expected_sha256: str | None, wipe_tail: WipeTail) -> None:
+    @property
+    def total(self) -> int:
+        """Bytes on the disk, the header's too; once all were read."""
+        assert self._total is not None  # noqa: S101 - known at the end, if not before
+        return self._total
+
+    def run(self, wipe_tail: WipeTail) -> None:
         """Empty what boots, copy all else, check it, write what boots."""
         jobs = [self._read, lambda: self._write(wipe_tail)]
-        jobs += [self._hash] if self._digest is not None else []
+        jobs += [self._hash] if self._digests else []
         with self._target:
             self._workers.run(lambda: self._held.clear(self._target))
             self._workers.run(*jobs)
-            self._image.check_whole()
-            self._check_digest(expected_sha256)
+            self._workers.run(self._check)
             self._workers.run(lambda: self._held.write(self._target))
             self.direct = self._target.is_direct
         self._tell(final=True)
 
     def _tell(self, *, final: bool = False) -> None:
-        self._progress(CopyProgress(position=self._position, total=self._image.total, final=final))
+        self._progress(CopyProgress(position=self._position, total=self._total, final=final))
 
-    def _check_digest(self, expected: str | None) -> None:
-        if expected is not None and self.sha256 != expected.lower():
-            raise ImageError(
-                f"the image {self._image.shown} has sha256 {self.sha256}, expected was {expected}",
-                hint="fetch the image again, or ask its maker which digest is right",
-            )
+    def _check(self) -> None:
+        self._image.check_whole(self.total - len(self._image.header), self.digests)
 
     def _read(self) -> None:
         base = len(self._image.header)
@@ -170,28 +187,53 @@ class _Copy:
             buffer = self._next(self._pool)
             buffer.view[:base] = self._image.header
             self._to_write.put(_Piece(0, base, _Loan(buffer, self._pool, users=1)))
-        for extent in self._image.extents():
-            # A hole is one piece, however long: what waits in the lines is bounded by the buffers.
-            for offset, length in extent.parts(extent.length if extent.is_hole else BUFFER_SIZE):
-                loan = None if extent.is_hole else self._lend(offset, length)
-                piece = _Piece(base + offset, length, loan)
-                self._to_write.put(piece)
-                if self._digest is not None:
-                    self._to_digest.put(piece)
+        for piece in self._pieces(base):
+            self._to_write.put(piece)
+            if self._digests:
+                self._to_digest.put(piece)
         for line in (self._to_write, self._to_digest):
             line.put(None)
 
-    def _lend(self, offset: int, length: int) -> _Loan:
-        """A buffer with a part of the image, for those who write and digest it."""
+    def _pieces(self, base: int) -> Iterator[_Piece]:
+        """The image in order. If its size is not known, a piece is held until it is not the last one."""
+        last: _Piece | None = None
+        for extent in self._image.extents():
+            # A hole is one piece, however long: what waits in the lines is bounded by the buffers.
+            for offset, length in extent.parts(extent.length if extent.is_hole else BUFFER_SIZE):
+                if extent.is_hole:
+                    yield _Piece(base + offset, length, None)
+                    continue
+                loan, count = self._lend(offset, length)
+                piece = _Piece(base + offset, count, loan)
+                if self._total is not None:
+                    yield piece
+                    continue
+                end = piece.offset + count
+                refuse_too_large(self._image, self._disk, at_least=end)
+                if count < length:
+                    self._total = end
+                    self._held.end_at(end)
+                if last is not None:
+                    yield last
+                last = piece
+                if count < length:
+                    break
+        if last is not None:
+            yield last
+
+    def _lend(self, offset: int, length: int) -> tuple[_Loan, int]:
+        """A buffer with a part of the image, for those who write and digest it; and how much it holds."""
         buffer = self._next(self._pool)
-        view = buffer.view[:length]
+        view, start = buffer.view[:length], offset
         while view:
             self._workers.check()
             count = self._image.read_into(view, offset)
             if count == 0:
+                if self._total is None:
+                    break
                 raise ImageError(f"the image {self._image.shown} ended early, at byte {offset}")
             view, offset = view[count:], offset + count
-        return _Loan(buffer, self._pool, users=1 if self._digest is None else 2)
+        return _Loan(buffer, self._pool, users=2 if self._digests else 1), offset - start
 
     def _next(self, line: queue.Queue[_T]) -> _T:
         """What comes next; to wait for it is no progress."""
@@ -201,17 +243,20 @@ class _Copy:
             self._workers.check_stopped()
 
     def _hash(self) -> None:
-        assert self._digest is not None  # noqa: S101 - this thread exists only with a digest
         zeros = memoryview(bytes(BUFFER_SIZE))
         while (piece := self._next(self._to_digest)) is not None:
             if piece.loan is not None:
                 self._workers.check()
-                self._digest.update(piece.loan.buffer.view[: piece.length])
+                self._digest(piece.loan.buffer.view[: piece.length])
                 piece.loan.done()
                 continue
             for left in range(piece.length, 0, -BUFFER_SIZE):
                 self._workers.check()
-                self._digest.update(zeros[: min(left, BUFFER_SIZE)])
+                self._digest(zeros[: min(left, BUFFER_SIZE)])
+
+    def _digest(self, view: memoryview) -> None:
+        for digest in self._digests.values():
+            digest.update(view)
 
     def _write(self, wipe_tail: WipeTail) -> None:
         while (piece := self._next(self._to_write)) is not None:
@@ -241,7 +286,7 @@ class _Copy:
 
     def _wipe_behind(self, how: WipeTail) -> None:
         """What lies behind the image, but for the last MiB, which was emptied at the start (D-10)."""
-        start, size = self._image.total, self._disk.size
+        start, size = self.total, self._disk.size
         if self._disk.reads_zero:
             return
         if how == "discard":

@@ -7,22 +7,32 @@ from typing import Final
 from snf_image_host.copying.target import ALIGNMENT, MIB, Target
 from snf_image_host.extents import GRANULE
 
+_NOWHERE: Final = 1 << 62
+"""Behind every disk."""
+
 
 class HeldBack:
     """The head of the disk, and the end of the image, where a GPT has its second header (D-12)."""
 
-    def __init__(self, total: int) -> None:
-        """``total``: bytes of the image on the disk, those of its partition header too."""
-        self._total = total
-        self._tail: Final = max(GRANULE, (total - 1) // GRANULE * GRANULE)
+    def __init__(self, total: int | None) -> None:
+        """``total``: bytes of the image on the disk, those of its partition header too; None if not known."""
+        self._total = self._tail = _NOWHERE
+        if total is not None:
+            self.end_at(total)
         self._parts: list[tuple[int, bytes]] = []
+
+    def end_at(self, total: int) -> None:
+        """Where the image ends, if that was not known: before its last bytes are given to :meth:`take`."""
+        self._total = total
+        self._tail = max(GRANULE, (total - 1) // GRANULE * GRANULE)
 
     def clear(self, target: Target) -> None:
         """Empty both places, and the disk's own end, whatever an earlier system left there."""
         size = target.disk.size
         last = max(GRANULE, size - MIB)
         target.zero(0, min(GRANULE, size))
-        target.zero(self._tail, self._total - self._tail)
+        if self._tail < size:
+            target.zero(self._tail, self._total - self._tail)
         target.zero(last, size - last)
         target.flush()
 

@@ -23,12 +23,22 @@ class StoppedError(Exception):
 class Workers:
     """Runs jobs in threads of their own. Jobs count what they get done in :attr:`moved`."""
 
-    def __init__(self, idle_timeout: float, tell: Callable[[], None], where: Callable[[], int]) -> None:
-        """``idle_timeout`` in seconds, 0 for none. ``tell`` is called at each look, ``where``: the byte."""
+    def __init__(
+        self,
+        idle_timeout: float,
+        tell: Callable[[], None],
+        where: Callable[[], int],
+        abandon: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``idle_timeout`` in seconds, 0 for none. ``tell`` is called at each look, ``where``: the byte.
+
+        ``abandon`` ends what threads may wait for, when all is given up.
+        """
         self.moved = 0
         self._idle_timeout = idle_timeout
         self._tell = tell
         self._where = where
+        self._abandon = abandon
         self._stop = threading.Event()
         self._failures: queue.Queue[BaseException] = queue.Queue()
 
@@ -54,6 +64,8 @@ class Workers:
             self._stop.set()
             raise
         finally:
+            if self._stop.is_set():
+                self._abandon()
             # What hangs does not touch the disk any more, but for the one write it is in.
             end = time.monotonic() + CLOSING
             for thread in threads:

@@ -49,6 +49,7 @@ class ImageProperties:
     allow_unclean_ntfs: bool
     machine_id: MachineIdMode
     net_backend: NetworkBackend | Literal["auto"]
+    container: str
     exclude_tasks: frozenset[TaskName] = frozenset()
     merged: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
     unknown: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from snf_image_contract.job import HashMethod, MachineIdMode, NetworkBackend
 from snf_image_contract.names import OsFamily
+from snf_image_host.image_container import Container
 from snf_image_host.parameters.problems import ParseError
 from snf_image_host.parameters.table import Row
 from snf_image_host.parameters.values import (
@@ -176,6 +177,16 @@ PROPERTIES: Final[tuple[PropertyRow, ...]] = (
         since="1.0",
         example="networkd",
         families=_UNIX,
+    ),
+    _row(
+        "CONTAINER",
+        "one of auto, " + ", ".join(Container),
+        choice("auto", *Container),
+        default="raw",
+        help="What the image is wrapped in: raw takes every byte as it is, auto looks at the first ones, "
+        "another word is what they must say. IMAGE_CONTAINERS of the node must allow it.",
+        since="1.0",
+        example="auto",
     ),
 )
 """Every property but EXCLUDE_TASK_<TaskName>, of which there is one for each excludable task."""

@@ -8,19 +8,30 @@ from typing import Literal
 
 from snf_image_contract.names import TaskName
 from snf_image_contract.secret import Secret
-from snf_image_host.deployment import Accelerator, TargetDisk
+from snf_image_host.deployment import Accelerator, SourceKind, TargetDisk
 
 Action = Literal["deploy", "customize", "inspect"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AskedImage:
-    """The image to copy. ``path`` None leaves the disk as it is (``null``). ``shown`` names it to users."""
+    """The image to copy. ``path`` None leaves the disk as it is (``null``). ``shown`` names it to users.
+
+    ``kind`` says what ``path`` is (:class:`~snf_image_host.deployment.ImageSource`). ``any_container``: take
+    apart whatever it is wrapped in, also what the node's configuration does not list. ``checksums``,
+    ``signature``: a path or URL.
+    """
 
     path: str | None
     shown: str
     sha256: str | None = None
     digest: bool = True
+    kind: SourceKind = "path"
+    program: str | None = None
+    any_container: bool = False
+    sha512: str | None = None
+    checksums: str | None = None
+    signature: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,11 +14,15 @@ from snf_image_host.vm.account import Account
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Resource limits. ``address_space`` in bytes; None means no limit. Core dumps are always off."""
+    """Resource limits. Sizes in bytes; None means no limit. Core dumps are always off.
+
+    ``file_size``: of any file that it writes; pipes are none.
+    """
 
     address_space: int | None = None
     files: int | None = None
     processes: int | None = None
+    file_size: int | None = None
 
 
 def launcher(
@@ -38,6 +42,8 @@ def _prlimit(account: Account, limits: Limits) -> list[str]:
         words.append(f"--as={limits.address_space}")
     if limits.files is not None:
         words.append(f"--nofile={limits.files}")
+    if limits.file_size is not None:
+        words.append(f"--fsize={limits.file_size}")
     # Processes are counted by user: the caller's others would count too.
     if limits.processes is not None and account.switch:
         words.append(f"--nproc={limits.processes}")

@@ -1,0 +1,181 @@
+"""Opening an image: from where it is, out of what it is wrapped in, to the bytes for the disk.
+
+Only if the request asks for it is anything unwrapped, and then by what the first bytes are (R-FMT-1, D-3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from snf_image_contract.names import ImageFormat
+from snf_image_host.deployment import ImageSource
+from snf_image_host.errors import ImageError, UserError
+from snf_image_host.fetching import open_transfer
+from snf_image_host.image_container import HEAD_SIZE, Container, recognise
+from snf_image_host.image_header import SECTOR, check_beginning, check_header
+from snf_image_host.partition_header import partition_header
+from snf_image_host.reporter import Reporter
+from snf_image_host.sources.account import source_account
+from snf_image_host.sources.decoding import Decoding
+from snf_image_host.sources.local import LocalImage, file_state, open_local, refuse_changed
+from snf_image_host.sources.reading import ByteSource, Digesting, FileSource, Prefixed, read_head
+from snf_image_host.sources.stream import ImageStream
+from snf_image_host.sources.streamed import StreamedImage
+from snf_image_host.sources.verification import Verifier, open_verifier
+from snf_image_host.vm.account import Account
+
+MAX_LAYERS: Final = 3
+"""Such as a compression around an archive around a compression."""
+
+
+@contextlib.contextmanager
+def open_image(source: ImageSource, reporter: Reporter | None = None) -> Iterator[ImageStream]:
+    """The image as it goes onto the disk; programs that this needs run while the context lasts.
+
+    :class:`UserError` if it cannot be opened or is not allowed, or is a disk of a deployment that runs: open
+    the disks first, and an image is never copied onto itself. :class:`ImageError` if it is not what its
+    format says.
+    """
+    if source.path is None:
+        raise UserError("there is no image to copy")
+    with contextlib.ExitStack() as alive:
+        yield _Opening(source, source.path, reporter or Reporter(), alive).open()
+
+
+class _Opening:
+    """One image while it is opened. What it needs is freed by ``alive``, the outermost layer first."""
+
+    def __init__(
+        self, source: ImageSource, path: str, reporter: Reporter, alive: contextlib.ExitStack
+    ) -> None:
+        self._source = source
+        self._path = path
+        self._reporter = reporter
+        self._alive = alive
+        self._lent: Account | None = None
+
+    def open(self) -> ImageStream:
+        verifier = open_verifier(self._source)
+        if self._source.kind == "url":
+            return self._open_url(verifier)
+        return self._open_file(verifier)
+
+    def _open_file(self, verifier: Verifier) -> ImageStream:
+        source = self._source
+        fd = open_local(source, self._path, self._reporter)
+        self._alive.callback(os.close, fd)
+        if self._choose(os.pread(fd, HEAD_SIZE, 0)) is Container.RAW:
+            size = os.lseek(fd, 0, os.SEEK_END)
+            check_header(fd, size, source.format, source.shown)
+            header = partition_header(source.format, size) if source.format.needs_partition_header else b""
+            return LocalImage(fd, source.shown, header, size, verifier=verifier)
+        state = file_state(fd)
+        file = FileSource(fd, source.shown, os.fstat(fd).st_size)
+        return self._unwrap(file, verifier, lambda: refuse_changed(fd, state, source.shown))
+
+    def _open_url(self, verifier: Verifier) -> ImageStream:
+        policy = self._source.settings.fetch
+        account = self._account()
+        if policy.user is not None:
+            theirs = source_account(self._source.settings, self._reporter, user=policy.user)
+            account = self._alive.enter_context(theirs)
+        transfer = open_transfer(self._path, policy, account, self._reporter)
+        return self._unwrap(self._alive.enter_context(transfer), verifier, lambda: None)
+
+    def _unwrap(self, outer: ByteSource, verifier: Verifier, at_end: Callable[[], None]) -> ImageStream:
+        """Layer by layer, down to the image. ``at_end`` checks the source when all of it was read."""
+        algorithms = verifier.algorithms | ({"sha256"} if self._source.digest else set())
+        head = read_head(outer, HEAD_SIZE)
+        inner: ByteSource = Prefixed(head, outer)
+        container = self._choose(head)
+        if container is Container.RAW:
+
+            def check(digests: Mapping[str, str]) -> Mapping[str, str]:
+                at_end()
+                verifier.check(digests)
+                return {}
+
+            return self._image(head, inner, verifier.algorithms, check)
+        published = Digesting(inner, algorithms)
+        inner = published
+        for _ in range(MAX_LAYERS):
+            inner = self._layer(inner, container)
+            head = read_head(inner, HEAD_SIZE)
+            inner = Prefixed(head, inner)
+            container = recognise(head) if self._source.container == "auto" else Container.RAW
+            if container is Container.RAW or not self._is_allowed(container):
+                break
+        else:
+            raise ImageError(f"the image {self._source.shown} is wrapped more than {MAX_LAYERS} times")
+
+        def check_source(_: Mapping[str, str]) -> Mapping[str, str]:
+            at_end()
+            verifier.check(published.digests)
+            return published.digests
+
+        return self._image(head, inner, frozenset(), check_source)
+
+    def _layer(self, inner: ByteSource, container: Container) -> ByteSource:
+        if container.is_disk_format:
+            raise UserError(f"the image {self._source.shown}: {container} cannot be read from a stream yet")
+        layer = Decoding(inner, container, self._account(), self._source.shown)
+        self._alive.callback(layer.close)
+        return layer
+
+    def _image(
+        self,
+        head: bytes,
+        stream: ByteSource,
+        digests: frozenset[str],
+        at_end: Callable[[Mapping[str, str]], Mapping[str, str]],
+    ) -> ImageStream:
+        source = self._source
+        needed = check_beginning(
+            lambda length, offset: head[offset : offset + length], stream.size, source.format, source.shown
+        )
+        header = b""
+        if source.format.needs_partition_header:
+            # NTFS keeps a copy of its boot sector behind what it counts.
+            behind = SECTOR if source.format is ImageFormat.NTFSDUMP else 0
+            header = partition_header(source.format, stream.size or needed + behind)
+        return StreamedImage(
+            stream, shown=source.shown, header=header, needed=needed, digests=digests, at_end=at_end
+        )
+
+    def _choose(self, head: bytes) -> Container:
+        """What the outermost layer is, as far as the request and the operator want to know."""
+        source, asked = self._source, self._source.container
+        if asked == Container.RAW:
+            return Container.RAW
+        found = recognise(head)
+        if asked == "auto":
+            return found if self._is_allowed(found) else Container.RAW
+        if found != asked:
+            raise ImageError(
+                f"the image {source.shown} is not {asked}: its first bytes say {found}",
+                hint="say what it is, or auto",
+            )
+        if asked not in source.settings.containers:
+            raise UserError(
+                f"the image {source.shown} is {asked}, which this node does not take apart",
+                hint="IMAGE_CONTAINERS of the configuration lists what it does",
+            )
+        return found
+
+    def _is_allowed(self, container: Container) -> bool:
+        if container in self._source.settings.containers or container is Container.RAW:
+            return True
+        self._reporter.warn(
+            f"the image {self._source.shown} looks like {container}, which IMAGE_CONTAINERS does not list: "
+            "it is copied byte for byte"
+        )
+        return False
+
+    def _account(self) -> Account:
+        """Who programs run as that see the image: for each image another user, as root (D-7)."""
+        if self._lent is None:
+            self._lent = self._alive.enter_context(source_account(self._source.settings, self._reporter))
+        return self._lent
