@@ -17,6 +17,7 @@ from snf_image_host.parameters.values import (
     parse_disk_size,
     parse_duration,
     parse_sha256,
+    parse_sha512,
     parse_swap,
 )
 
@@ -136,6 +137,17 @@ def build_parser() -> Parser:
     _add_image_options(deploy, AUTO)
     deploy.add_argument(
         "--sha256", type=typed(parse_sha256), metavar="HEX", help="digest that the image must have"
+    )
+    deploy.add_argument("--sha512", type=typed(parse_sha512), metavar="HEX", help="the same by SHA-512")
+    deploy.add_argument(
+        "--checksums",
+        metavar="FILE|URL",
+        help="checksum file, as sha256sum makes it, with a line for the image",
+    )
+    deploy.add_argument(
+        "--signature",
+        metavar="FILE|URL",
+        help="signature of the checksum file, by a key in TRUSTED_KEYS_DIR (OpenPGP or Ed25519)",
     )
     deploy.add_argument(
         "--digest",

@@ -94,6 +94,9 @@ def _image(arguments: argparse.Namespace, problems: Problems) -> AskedImage:
         path=os.path.abspath(arguments.image),
         shown=_base(arguments.image),
         sha256=arguments.sha256,
+        sha512=arguments.sha512,
+        checksums=arguments.checksums,
+        signature=arguments.signature,
         digest=arguments.digest != "none" or arguments.sha256 is not None,
         any_container=arguments.format == AUTO,
     )

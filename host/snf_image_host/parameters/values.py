@@ -142,6 +142,13 @@ def parse_sha256(text: str) -> str:
     return text.lower()
 
 
+def parse_sha512(text: str) -> str:
+    """128 hexadecimal digits, as lower case."""
+    if not re.fullmatch(r"[0-9A-Fa-f]{128}", text):
+        raise ParseError("must be 128 hexadecimal digits")
+    return text.lower()
+
+
 def parse_base64(text: str) -> bytes:
     """Bytes from strict base64; white space is tolerated, anything else is not (R-PERS-3, R-OSP-11)."""
     try:

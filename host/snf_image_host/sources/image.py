@@ -21,6 +21,7 @@ from snf_image_host.reporter import Reporter
 from snf_image_host.sources.account import source_account
 from snf_image_host.sources.decoding import Decoding
 from snf_image_host.sources.local import LocalImage, file_state, open_local, refuse_changed
+from snf_image_host.sources.neighbours import Neighbours
 from snf_image_host.sources.reading import ByteSource, Digesting, FileSource, Prefixed, read_head
 from snf_image_host.sources.stream import ImageStream
 from snf_image_host.sources.streamed import StreamedImage
@@ -56,9 +57,11 @@ class _Opening:
         self._reporter = reporter
         self._alive = alive
         self._lent: Account | None = None
+        self._fetching: Account | None = None
 
     def open(self) -> ImageStream:
-        verifier = open_verifier(self._source)
+        neighbours = Neighbours(self._source, self._fetcher, self._reporter)
+        verifier = open_verifier(self._source, neighbours, self._account, self._reporter)
         if self._source.kind == "url":
             return self._open_url(verifier)
         return self._open_file(verifier)
@@ -78,11 +81,7 @@ class _Opening:
 
     def _open_url(self, verifier: Verifier) -> ImageStream:
         policy = self._source.settings.fetch
-        account = self._account()
-        if policy.user is not None:
-            theirs = source_account(self._source.settings, self._reporter, user=policy.user)
-            account = self._alive.enter_context(theirs)
-        transfer = open_transfer(self._path, policy, account, self._reporter)
+        transfer = open_transfer(self._path, policy, self._fetcher(), self._reporter)
         return self._unwrap(self._alive.enter_context(transfer), verifier, lambda: None)
 
     def _unwrap(self, outer: ByteSource, verifier: Verifier, at_end: Callable[[], None]) -> ImageStream:
@@ -173,6 +172,16 @@ class _Opening:
             "it is copied byte for byte"
         )
         return False
+
+    def _fetcher(self) -> Account:
+        """Who fetches: the operator's account for that, if there is one."""
+        user = self._source.settings.fetch.user
+        if user is None:
+            return self._account()
+        if self._fetching is None:
+            theirs = source_account(self._source.settings, self._reporter, user=user)
+            self._fetching = self._alive.enter_context(theirs)
+        return self._fetching
 
     def _account(self) -> Account:
         """Who programs run as that see the image: for each image another user, as root (D-7)."""

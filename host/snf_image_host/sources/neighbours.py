@@ -1,0 +1,86 @@
+"""Small files beside an image: its checksums and their signature."""
+
+from __future__ import annotations
+
+import os
+import stat
+import urllib.parse
+from collections.abc import Callable
+
+from snf_image_host.deployment import ImageSource
+from snf_image_host.errors import SnfImageError, UserError
+from snf_image_host.fetching import fetch_document
+from snf_image_host.parameters.urls import redact_url
+from snf_image_host.reporter import Reporter
+from snf_image_host.sources.beneath import open_beneath
+from snf_image_host.vm.account import Account
+
+
+class Neighbours:
+    """What lies where the image lies. ``account`` fetches, and is asked for only if something is."""
+
+    def __init__(self, source: ImageSource, account: Callable[[], Account], reporter: Reporter) -> None:
+        self._source = source
+        self._account = account
+        self._reporter = reporter
+        path = source.path or ""
+        if source.kind == "url":
+            path = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
+        self.name = os.path.basename(path)
+        """The image's own, as a checksum file would call it."""
+
+    def beside(self, name: str, limit: int) -> bytes | None:
+        """The file ``name`` in the directory of the image; None if it is not there or too large."""
+        source = self._source
+        try:
+            if source.kind == "url":
+                joined = urllib.parse.urljoin(source.path or "", urllib.parse.quote(name))
+                return self._fetch(self._with_credentials(joined), limit)
+            if source.kind == "program":
+                return None
+            directory = os.path.dirname(source.path or "")
+            if source.kind == "image-dir":
+                return _read(self._open_beneath(os.path.join(directory, name)), limit)
+            return _read(os.open(os.path.join(directory, name), _FLAGS), limit)
+        except (OSError, SnfImageError):
+            return None
+
+    def named(self, location: str, limit: int) -> bytes:
+        """A file or URL that the request names. :class:`UserError` if it cannot be read."""
+        if "://" in location:
+            return self._fetch(location, limit)
+        try:
+            data = _read(os.open(location, _FLAGS), limit)
+        except OSError as error:
+            raise UserError(f"{location} cannot be read: {error.strerror}") from None
+        if data is None:
+            raise UserError(f"{location} is no regular file of at most {limit} bytes")
+        return data
+
+    def _fetch(self, url: str, limit: int) -> bytes:
+        self._reporter.debug(f"fetching {redact_url(url)}")
+        policy = self._source.settings.fetch
+        return fetch_document(url, limit, policy, self._account(), self._reporter)
+
+    def _with_credentials(self, joined: str) -> str:
+        """The query of the image's URL may be what opens the directory."""
+        query = urllib.parse.urlsplit(self._source.path or "").query
+        return f"{joined}?{query}" if query else joined
+
+    def _open_beneath(self, name: str) -> int:
+        settings = self._source.settings
+        fd, _ = open_beneath(
+            settings.image_dir, name, name, suffix="", allow_symlinks=settings.allow_symlinks
+        )
+        return fd
+
+
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+
+
+def _read(fd: int, limit: int) -> bytes | None:
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return None
+        data = file.read(limit + 1)
+    return data if len(data) <= limit else None
