@@ -20,9 +20,11 @@ from snf_image_host.partition_header import partition_header
 from snf_image_host.reporter import Reporter
 from snf_image_host.sources.account import source_account
 from snf_image_host.sources.decoding import Decoding
+from snf_image_host.sources.disk_format import open_disk_format
 from snf_image_host.sources.local import LocalImage, file_state, open_local, refuse_changed
 from snf_image_host.sources.neighbours import Neighbours
-from snf_image_host.sources.reading import ByteSource, Digesting, FileSource, Prefixed, read_head
+from snf_image_host.sources.reading import ByteSource, Digesting, FileSource, Prefixed, drain, read_head
+from snf_image_host.sources.spool import spool
 from snf_image_host.sources.stream import ImageStream
 from snf_image_host.sources.streamed import StreamedImage
 from snf_image_host.sources.verification import Verifier, open_verifier
@@ -70,14 +72,42 @@ class _Opening:
         source = self._source
         fd = open_local(source, self._path, self._reporter)
         self._alive.callback(os.close, fd)
-        if self._choose(os.pread(fd, HEAD_SIZE, 0)) is Container.RAW:
+        container = self._choose(os.pread(fd, HEAD_SIZE, 0))
+        if container is Container.RAW:
             size = os.lseek(fd, 0, os.SEEK_END)
             check_header(fd, size, source.format, source.shown)
             header = partition_header(source.format, size) if source.format.needs_partition_header else b""
             return LocalImage(fd, source.shown, header, size, verifier=verifier)
         state = file_state(fd)
         file = FileSource(fd, source.shown, os.fstat(fd).st_size)
+        if container.is_disk_format:
+            return self._open_local_disk_format(fd, file, container, verifier)
         return self._unwrap(file, verifier, lambda: refuse_changed(fd, state, source.shown))
+
+    def _open_local_disk_format(
+        self, fd: int, file: FileSource, container: Container, verifier: Verifier
+    ) -> ImageStream:
+        """It is not read in order: what is to be verified is read once more, before."""
+        state = file_state(fd)
+        published: Mapping[str, str] = {}
+        if verifier.algorithms:
+            digesting = Digesting(file, verifier.algorithms)
+            drain(digesting)
+            published = digesting.digests
+            verifier.check(published)
+        plain = self._disk_format(fd, container)
+        head = read_head(plain, HEAD_SIZE)
+
+        def check(_: Mapping[str, str]) -> Mapping[str, str]:
+            refuse_changed(fd, state, self._source.shown)
+            return published
+
+        return self._image(head, Prefixed(head, plain), frozenset(), check)
+
+    def _disk_format(self, fd: int, container: Container) -> ByteSource:
+        source = self._source
+        opening = open_disk_format(fd, container, source.settings, self._account(), source.shown)
+        return self._alive.enter_context(opening)
 
     def _open_url(self, verifier: Verifier) -> ImageStream:
         policy = self._source.settings.fetch
@@ -99,30 +129,42 @@ class _Opening:
 
             return self._image(head, inner, verifier.algorithms, check)
         published = Digesting(inner, algorithms)
-        inner = published
-        for _ in range(MAX_LAYERS):
-            inner = self._layer(inner, container)
-            head = read_head(inner, HEAD_SIZE)
-            inner = Prefixed(head, inner)
-            container = recognise(head) if self._source.container == "auto" else Container.RAW
-            if container is Container.RAW or not self._is_allowed(container):
-                break
-        else:
-            raise ImageError(f"the image {self._source.shown} is wrapped more than {MAX_LAYERS} times")
 
         def check_source(_: Mapping[str, str]) -> Mapping[str, str]:
             at_end()
             verifier.check(published.digests)
             return published.digests
 
-        return self._image(head, inner, frozenset(), check_source)
+        inner = published
+        for _ in range(MAX_LAYERS):
+            was_disk_format = container.is_disk_format
+            if was_disk_format:
+                inner = self._spooled(inner, container, check_source)
+            else:
+                inner = Decoding(inner, container, self._account(), self._source.shown)
+                self._alive.callback(inner.close)
+            head = read_head(inner, HEAD_SIZE)
+            inner = Prefixed(head, inner)
+            container = recognise(head) if self._source.container == "auto" else Container.RAW
+            if was_disk_format or container is Container.RAW or not self._is_allowed(container):
+                return self._image(head, inner, frozenset(), check_source)
+        raise ImageError(f"the image {self._source.shown} is wrapped more than {MAX_LAYERS} times")
 
-    def _layer(self, inner: ByteSource, container: Container) -> ByteSource:
-        if container.is_disk_format:
-            raise UserError(f"the image {self._source.shown}: {container} cannot be read from a stream yet")
-        layer = Decoding(inner, container, self._account(), self._source.shown)
-        self._alive.callback(layer.close)
-        return layer
+    def _spooled(
+        self,
+        inner: ByteSource,
+        container: Container,
+        check_source: Callable[[Mapping[str, str]], Mapping[str, str]],
+    ) -> ByteSource:
+        """A disk format that comes as a stream: kept, verified, and only then looked into (D-4)."""
+        source = self._source
+        self._reporter.info(
+            f"the image {source.shown} is {container} and is kept on the node while it is read"
+        )
+        fd = spool(inner, source.settings, source.shown)
+        self._alive.callback(os.close, fd)
+        check_source({})
+        return self._disk_format(fd, container)
 
     def _image(
         self,

@@ -1,0 +1,260 @@
+"""Images in disk formats: what is refused before qemu sees it, and that the rest arrives."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oslo_utils.imageutils import format_inspector
+
+from snf_image_contract.names import ImageFormat
+from snf_image_host.copying import CopyResult, copy_image
+from snf_image_host.deployment import ImageSource, SourceSettings, TargetDisk
+from snf_image_host.disk_formats import inspect_disk_format
+from snf_image_host.disks import open_disks
+from snf_image_host.errors import ImageError, UserError, VerificationError
+from snf_image_host.image_container import Container, recognise
+from snf_image_host.reporter import Reporter
+from snf_image_host.sources.image import open_image
+from snf_image_process import run
+
+MIB = 1 << 20
+DISK = bytes(510) + b"\x55\xaa" + bytes(range(256)) * 8192 + bytes(2 * MIB - 512)
+FORMATS = {"qcow2": "qcow2", "vmdk": "vmdk", "vhd": "vpc", "vhdx": "vhdx", "vdi": "vdi"}
+
+
+def inspect(data: bytes, container: str) -> int:
+    return inspect_disk_format(
+        lambda length, offset: data[offset : offset + length], len(data), Container(container), "x"
+    )
+
+
+def qcow2(**changes: int) -> bytearray:
+    """A plain, empty image of version 3; ``changes`` are values of header fields by name."""
+    fields = {
+        "version": 3, "backing": 0, "backing_length": 0, "cluster_bits": 16, "size": 64 * MIB, "crypt": 0,
+        "l1_size": 1, "l1_offset": 0x30000, "refcounts": 0x10000, "refcount_clusters": 1, "snapshots": 0,
+        "snapshot_table": 0, "incompatible": 0, "compatible": 0, "autoclear": 0, "order": 4, "length": 104,
+    } | changes  # fmt: skip
+    data = bytearray(0x40000)
+    data[:4] = b"QFI\xfb"
+    struct.pack_into(">IQIIQIIQQIIQQQQII", data, 4, *fields.values())
+    return data
+
+
+def with_extension(kind: int, length: int) -> bytes:
+    data = qcow2()
+    struct.pack_into(">II", data, 104, kind, length)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"version": 4}, "version 4"),
+        ({"backing": 1000}, "backing file"),
+        ({"crypt": 1}, "encrypted"),
+        ({"crypt": 2}, "encrypted"),
+        ({"cluster_bits": 8}, "clusters"),
+        ({"cluster_bits": 63}, "clusters"),
+        ({"incompatible": 1 << 1}, "corrupt"),
+        ({"incompatible": 1 << 2}, "in another file"),
+        ({"incompatible": 1 << 5}, "features"),
+        ({"incompatible": 1 << 63}, "features"),
+        ({"length": 96}, "header of 96"),
+        ({"length": 1 << 20}, "header of"),
+        ({"l1_size": 1 << 30}, "absurd"),
+        ({"size": 1 << 63, "cluster_bits": 9}, "absurd"),
+        ({"size": 1 << 62, "cluster_bits": 21}, "absurd"),
+        ({"size": (1 << 56) + 512, "cluster_bits": 21}, "disk has"),
+        ({"size": 0}, "disk has 0"),
+        ({"l1_offset": 1 << 40}, "behind its end"),
+        ({"refcounts": 1 << 40}, "behind its end"),
+        ({"snapshots": 1, "snapshot_table": 1 << 40}, "snapshots behind"),
+        ({"snapshots": 1 << 31, "snapshot_table": 512}, "snapshots behind"),
+    ],
+)
+def test_a_qcow2_that_is_not_plain_is_refused(changes: dict[str, int], why: str) -> None:
+    """D-3: backing files, data files, encryption, features from the future, tables behind the end."""
+    with pytest.raises(ImageError, match=why):
+        inspect(bytes(qcow2(**changes)), "qcow2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [(0xE2792ACA, "backing file"), (0x44415441, "another file"), (0x0537BE77, "encrypted")],
+)
+def test_header_extensions_are_looked_at(kind: int, why: str) -> None:
+    """D-3."""
+    with pytest.raises(ImageError, match=why):
+        inspect(with_extension(kind, 8), "qcow2")
+    with pytest.raises(ImageError, match="behind the header's end"):
+        inspect(with_extension(1, 1 << 31), "qcow2")
+    assert inspect(with_extension(0x6803F857, 96), "qcow2") == 64 * MIB
+
+
+def converted(directory: Path, name: str, *options: str) -> Path:
+    raw, image = directory / "raw", directory / f"image.{name}"
+    raw.write_bytes(DISK)
+    run(["qemu-img", "convert", "-f", "raw", "-O", FORMATS[name], *options, str(raw), str(image)], timeout=60)
+    return image
+
+
+def copy(
+    image: Path, disk: Path, *, containers: frozenset[str] = frozenset(Container), sha256: str | None = None
+) -> CopyResult:
+    source = ImageSource(
+        path=str(image),
+        shown=image.name,
+        format=ImageFormat.DISKDUMP,
+        container="auto",
+        sha256=sha256,
+        settings=SourceSettings(
+            containers=containers, runtime_dir=str(disk.parent / "run"), spool_dir=str(disk.parent)
+        ),
+    )
+    target = TargetDisk(index=0, path=str(disk), create_size=8 * MIB)
+    with open_disks([target]) as disks, open_image(source, Reporter()) as stream:
+        return copy_image(stream, disks[0])
+
+
+@pytest.mark.requires("qemu", "qemu-img")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("qcow2", []), ("qcow2", ["-c"]), ("qcow2", ["-o", "compat=0.10"]),
+        ("qcow2", ["-o", "extended_l2=on,cluster_size=128k"]), ("vmdk", []),
+        ("vmdk", ["-o", "subformat=streamOptimized"]),
+        ("vhd", ["-o", "force_size=on"]), ("vhdx", []), ("vdi", []),
+    ],
+)  # fmt: skip
+def test_what_is_in_it_arrives(name: str, options: list[str], tmp_path: Path) -> None:
+    """D-3, D-7: through an unprivileged qemu that has one open file and one driver."""
+    image = converted(tmp_path, name, *options)
+    image.chmod(0o600)
+    assert recognise(image.read_bytes()[:131072]) == name
+    result = copy(image, tmp_path / "disk")
+    assert (tmp_path / "disk").read_bytes() == DISK + bytes(8 * MIB - len(DISK))
+    assert result.image_bytes == len(DISK)
+
+
+@pytest.mark.requires("qemu", "qemu-img")
+def test_a_stream_is_kept_and_verified_before_it_is_looked_into(tmp_path: Path) -> None:
+    """D-4: a compressed qcow2; nothing of the spool remains."""
+    image = tmp_path / "image.gz"
+    image.write_bytes(gzip.compress(converted(tmp_path, "qcow2").read_bytes(), 1))
+    copy(image, tmp_path / "disk")
+    assert (tmp_path / "disk").read_bytes()[: len(DISK)] == DISK
+    before = sorted(tmp_path.iterdir())
+    (tmp_path / "disk").unlink()
+    with pytest.raises(VerificationError):
+        copy(image, tmp_path / "disk", sha256="0" * 64)
+    assert sorted(tmp_path.iterdir()) == [path for path in before if path.name != "disk"]
+
+
+@pytest.mark.requires("qemu", "qemu-img")
+def test_a_disk_that_is_larger_than_the_target_is_refused(tmp_path: Path) -> None:
+    """R-DST-LOCAL-2: by what the header says, before a byte is written."""
+    run(["qemu-img", "create", "-q", "-f", "qcow2", str(tmp_path / "x"), "8T"], timeout=60)
+    with pytest.raises(UserError, match="has only"):
+        copy(tmp_path / "x", tmp_path / "disk")
+
+
+@pytest.mark.requires("qemu", "qemu-img")
+def test_other_files_are_not_followed(tmp_path: Path) -> None:
+    """D-3: as qemu-img makes such images."""
+    converted(tmp_path, "qcow2")
+    backed, data = tmp_path / "backed", tmp_path / "data"
+    base = ["qemu-img", "create", "-q", "-f", "qcow2"]
+    run([*base, "-b", str(tmp_path / "image.qcow2"), "-F", "qcow2", str(backed)], timeout=60)
+    run([*base, "-o", f"data_file={tmp_path / 'out'}", str(data), "4M"], timeout=60)
+    flat = ["qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat"]
+    run([*flat, str(tmp_path / "f"), "4M"], timeout=60)
+    for image in (backed, data, tmp_path / "f"):
+        with pytest.raises(ImageError, match=r"backing file|another file|describes other files"):
+            copy(image, tmp_path / "disk")
+
+
+def make(name: str, directory: Path) -> bytes:
+    return converted(directory, name).read_bytes()
+
+
+ORACLES: dict[str, Callable[[], object]] = {
+    "qcow2": format_inspector.QcowInspector,
+    "vmdk": format_inspector.VMDKInspector,
+    "vhd": format_inspector.VHDInspector,
+    "vhdx": format_inspector.VHDXInspector,
+    "vdi": format_inspector.VDIInspector,
+}
+
+
+def oracle(data: bytes, name: str) -> int | None:
+    """What oslo.utils says: the size of the disk, None if it does not think that the image is safe."""
+    inspector = format_inspector.InspectWrapper(io.BytesIO(data), expected_format=None)
+    try:
+        while inspector.read(65536):
+            pass
+        inspector.close()
+        found = inspector.format
+        if str(found) != name:
+            return None
+        assert found is not None
+        found.safety_check()
+        return int(found.virtual_size)
+    except Exception:  # noqa: BLE001 - whatever it raises is a no
+        return None
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return {name: make(name, tmp_path_factory.mktemp(name)) for name in FORMATS}
+
+
+@pytest.mark.requires("qemu-img")
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_oracle_agrees_about_plain_images(name: str, plain: dict[str, bytes]) -> None:
+    """D-3: compared with the inspector of oslo.utils."""
+    size = inspect(plain[name], name)
+    assert size >= len(DISK)
+    assert oracle(plain[name], name) == size
+
+
+@pytest.mark.requires("qemu-img")
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_what_the_oracle_refuses_is_refused(plain: dict[str, bytes], data: st.DataObject) -> None:
+    """D-3: damaged headers are errors of the image; we are at least as strict as oslo.utils about safety."""
+    name = data.draw(st.sampled_from(sorted(FORMATS)))
+    image = bytearray(plain[name])
+    span = {"vhdx": 0x330000, "vmdk": 2048}.get(name, 640)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(4, min(span, len(image)) - 1))
+        image[at] = data.draw(st.integers(0, 255))
+    try:
+        size = inspect(bytes(image), name)
+    except ImageError:
+        return
+    if name == "qcow2":
+        verdict = oracle(bytes(image), name)
+        assert verdict == size or (verdict is None and _compatible_only(image))
+
+
+def _compatible_only(image: bytearray) -> bool:
+    """Bits that readers may ignore, which oslo.utils looks at all the same."""
+    return any(image[80:96])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=80, deadline=None)
+@given(data=st.binary(max_size=600))
+def test_noise_is_an_error_of_the_image(name: str, data: bytes) -> None:
+    """D-3: never anything but an answer."""
+    with contextlib.suppress(ImageError):
+        assert inspect(data, name) > 0
