@@ -9,8 +9,10 @@ import pytest
 
 from snf_image_host.errors import NodeError, UserError
 from snf_image_host.parameters.problems import ParseError
+from snf_image_host.sources.backends import BackendPlaces, Located, locate
 from snf_image_host.sources.beneath import open_beneath
-from snf_image_host.sources.identifier import Located, locate
+
+NOWHERE = BackendPlaces(programs="/nonexistent", configuration="/nonexistent")
 
 
 @pytest.fixture
@@ -123,8 +125,10 @@ def test_without_the_directory_the_user_is_told_little(tmp_path: Path) -> None:
 )
 def test_an_identifier_tells_its_source(identifier: str, kind: str, path: str | None) -> None:
     """R-SRC-LOCAL-1, R-SRC-NET-1, R-SRC-NULL-1."""
-    found = locate(identifier)
+    warnings: list[str] = []
+    found = locate(identifier, image_format="diskdump", warn=warnings.append, places=NOWHERE)
     assert (found.kind, found.path) == (kind, path)
+    assert [("file://" in text) for text in warnings] == [True] * identifier.startswith("file:")
 
 
 @pytest.mark.parametrize(
@@ -133,11 +137,11 @@ def test_an_identifier_tells_its_source(identifier: str, kind: str, path: str | 
 def test_an_identifier_that_no_source_knows(identifier: str) -> None:
     """R-BACK-7, R-BACK-10: the error shows no credentials."""
     with pytest.raises(ParseError):
-        locate(identifier)
+        locate(identifier, image_format="diskdump", warn=print, places=NOWHERE)
 
 
 def test_credentials_are_not_shown() -> None:
     """R-SEC-2."""
-    assert locate("https://u:hunter2@h/x?t=1#f") == Located(
-        path="https://u:hunter2@h/x?t=1#f", shown="https://h/x", kind="url"
-    )
+    url = "https://u:hunter2@h/x?t=1#f"
+    found = locate(url, image_format="diskdump", warn=print, places=NOWHERE)
+    assert found == Located(path=url, shown="https://h/x", kind="url")

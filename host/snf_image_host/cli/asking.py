@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from snf_image_host.parameters.property_table import PROPERTIES
 from snf_image_host.parameters.urls import redact_url
 from snf_image_host.parameters.values import encode_base64
 from snf_image_host.planning.request import AskedImage, AskedNic, Overrides, Request
-from snf_image_host.sources.identifier import locate
+from snf_image_host.sources.backends import Located, locate
 
 NIC_KEYS: Final = ("mac", "ip", "subnet", "gateway", "subnet6", "gateway6", "tags", "model")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -102,8 +103,13 @@ def _image(arguments: argparse.Namespace, problems: Problems) -> AskedImage:
     )
     if scheme is None:
         return asked
-    located = problems.parse("IMAGE", locate, arguments.image)
+    located = problems.parse("IMAGE", functools.partial(_locate, arguments, problems), arguments.image)
     return asked if located is None else dataclasses.replace(asked, **dataclasses.asdict(located))
+
+
+def _locate(arguments: argparse.Namespace, problems: Problems, identifier: str) -> Located:
+    image_format = arguments.format if arguments.format not in (None, AUTO) else ImageFormat.DISKDUMP
+    return locate(identifier, image_format=image_format, warn=problems.warn)
 
 
 def _base(path: str) -> str:

@@ -23,6 +23,7 @@ from snf_image_host.sources.decoding import Decoding
 from snf_image_host.sources.disk_format import open_disk_format
 from snf_image_host.sources.local import LocalImage, file_state, open_local, refuse_changed
 from snf_image_host.sources.neighbours import Neighbours
+from snf_image_host.sources.program import ProgramSource
 from snf_image_host.sources.reading import ByteSource, Digesting, FileSource, Prefixed, drain, read_head
 from snf_image_host.sources.spool import spool
 from snf_image_host.sources.stream import ImageStream
@@ -66,6 +67,8 @@ class _Opening:
         verifier = open_verifier(self._source, neighbours, self._account, self._reporter)
         if self._source.kind == "url":
             return self._open_url(verifier)
+        if self._source.kind == "program":
+            return self._open_program(verifier)
         return self._open_file(verifier)
 
     def _open_file(self, verifier: Verifier) -> ImageStream:
@@ -113,6 +116,14 @@ class _Opening:
         policy = self._source.settings.fetch
         transfer = open_transfer(self._path, policy, self._fetcher(), self._reporter)
         return self._unwrap(self._alive.enter_context(transfer), verifier, lambda: None)
+
+    def _open_program(self, verifier: Verifier) -> ImageStream:
+        source = self._source
+        if source.program is None:
+            raise UserError(f"there is no program for the image {source.shown}")
+        stream = ProgramSource(source.program, self._path, source.shown, source.format, self._reporter)
+        self._alive.callback(stream.close)
+        return self._unwrap(stream, verifier, lambda: None)
 
     def _unwrap(self, outer: ByteSource, verifier: Verifier, at_end: Callable[[], None]) -> ImageStream:
         """Layer by layer, down to the image. ``at_end`` checks the source when all of it was read."""
