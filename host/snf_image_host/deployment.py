@@ -78,7 +78,7 @@ class ImageSource:
     is fetched, ``program`` is an image identifier for the external program ``program``.
     ``container``: ``raw`` takes the bytes as they are, ``auto`` looks at them, another word is the container
     that they must be (R-FMT-1). ``sha256``: what the source must have; a mismatch is an image error.
-    ``shown``: how the image is named in messages (no credentials).
+    ``shown``: how the image is named in messages (no credentials). ``name_in_image_dir``: its name there.
     """
 
     path: str | None
@@ -89,6 +89,7 @@ class ImageSource:
     kind: SourceKind = "path"
     container: str = "raw"
     program: str | None = None
+    name_in_image_dir: str | None = None
     verification: Verification = Verification()
     settings: SourceSettings = SourceSettings()
 

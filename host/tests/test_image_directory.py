@@ -124,13 +124,20 @@ def test_identifiers(images: Path) -> None:
     assert found(images, img_id="-x")[1].errors == []  # reported by its own rules
 
 
+def test_an_image_of_a_server(images: Path) -> None:
+    """R-SRC-NET-1, R-SEC-2."""
+    image, problems = found(images, img_id="https://me:pw@h/a?t=1")
+    assert problems.errors == []
+    assert "https://h/a" in str(image)
+    assert "pw" not in str(image)
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [
         ("a", "img_id: there is no image 'a' on this node"),
         ("local://", "img_id: the name of the image is empty"),
         ("local:///", "img_id: the name of the image is empty"),
-        ("https://me:pw@h/a?t=1", "img_id: 'https://h/a': images of the network are not supported yet"),
         ("pithos://u/c/o", "img_id: no back-end knows 'pithos://u/c/o'; Pithos needs a back-end of its own"),
         ("gopher://h/a", "img_id: no back-end knows 'gopher://h/a'"),
         ("out", "img_id: the image name out leads out of the directory of images"),

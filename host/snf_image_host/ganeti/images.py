@@ -16,10 +16,10 @@ from snf_image_host.parameters.os_parameters import parse_image_id
 from snf_image_host.parameters.problems import ParseError, Problems, shown
 from snf_image_host.parameters.urls import redact_url
 from snf_image_host.planning.request import AskedImage
+from snf_image_host.sources.backends import locate
 
 NULL: Final = "null"
 _LOCAL: Final = re.compile(r"(local|file)://(.*)", re.IGNORECASE | re.DOTALL)
-_NETWORK: Final = re.compile(r"(https?|ftps?)://", re.IGNORECASE)
 _PITHOS: Final = re.compile(r"pithos(map)?://", re.IGNORECASE)
 _NOTHING: Final = AskedImage(path=None, shown="no image", digest=False)
 
@@ -39,6 +39,10 @@ def find_image(
     if image_id in ("", NULL):
         yield AskedImage(path=None, shown=image_id or _NOTHING.shown, digest=False)
         return
+    elsewhere = _elsewhere(image_id, parameters, problems)
+    if elsewhere is not None:
+        yield elsewhere
+        return
     name = _local_name(image_id, problems)
     if name is None:
         yield _NOTHING
@@ -54,18 +58,25 @@ def find_image(
         yield asked
 
 
+def _elsewhere(image_id: str, parameters: Mapping[str, Secret], problems: Problems) -> AskedImage | None:
+    """An image of a server, or of a program of the operator; None for all others."""
+    if _LOCAL.fullmatch(image_id):
+        return None
+    image_format = parameters["img_format"].reveal() if "img_format" in parameters else ""
+    with contextlib.suppress(ParseError):
+        found = locate(image_id, image_format=image_format, warn=problems.warn)
+        if found.kind in ("url", "program"):
+            return AskedImage(path=found.path, shown=found.shown, kind=found.kind, program=found.program)
+    return None
+
+
 def _local_name(image_id: str, problems: Problems) -> str | None:
     match = _LOCAL.fullmatch(image_id)
     if match is None and ":" not in image_id:
         return image_id
     if match is None:
-        if _NETWORK.match(image_id):
-            problems.error(
-                f"img_id: {shown(redact_url(image_id))}: images of the network are not supported yet"
-            )
-        else:
-            hint = "; Pithos needs a back-end of its own" if _PITHOS.match(image_id) else ""
-            problems.error(f"img_id: no back-end knows {shown(redact_url(image_id))}{hint}")
+        hint = "; Pithos needs a back-end of its own" if _PITHOS.match(image_id) else ""
+        problems.error(f"img_id: no back-end knows {shown(redact_url(image_id))}{hint}")
         return None
     if match[1].lower() == "file":
         problems.warn("img_id: file:// is deprecated, use local://")
@@ -91,5 +102,6 @@ def _open(
                     f"img_id: {shown(name)} is there as {shown(candidate)} only: give the whole name"
                 )
             # The descriptor, not the name again: what was looked at is what is copied.
-            return AskedImage(path=f"/proc/self/fd/{fd}", shown=candidate.lstrip("/"))
+            path = f"/proc/self/fd/{fd}"
+            return AskedImage(path=path, shown=candidate.lstrip("/"), name_in_image_dir=candidate)
     raise UserError(f"there is no image {shown(name)} on this node")

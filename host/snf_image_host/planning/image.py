@@ -24,6 +24,7 @@ def image_source(
         kind=asked.kind,
         container="auto" if asked.any_container else parameters.properties.container,
         program=asked.program,
+        name_in_image_dir=asked.path if asked.kind == "image-dir" else asked.name_in_image_dir,
         verification=Verification(
             policy=config.image_verify,
             sha512=asked.sha512,

@@ -19,7 +19,7 @@ class AskedImage:
 
     ``kind`` says what ``path`` is (:class:`~snf_image_host.deployment.ImageSource`). ``any_container``: take
     apart whatever it is wrapped in, also what the node's configuration does not list. ``checksums``,
-    ``signature``: a path or URL.
+    ``signature``: a path or URL. ``name_in_image_dir``: where checksums lie beside an image that is open.
     """
 
     path: str | None
@@ -32,6 +32,7 @@ class AskedImage:
     sha512: str | None = None
     checksums: str | None = None
     signature: str | None = None
+    name_in_image_dir: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from snf_image_host.deployment import ImageSource
 from snf_image_host.errors import ImageError, NodeError, UserError
 from snf_image_host.extents import Extent, extents
+from snf_image_host.image_directory import open_image_file
 from snf_image_host.reporter import Reporter
-from snf_image_host.sources.beneath import open_beneath
 from snf_image_host.sources.verification import Verifier
 
 
@@ -85,19 +85,16 @@ def _open(source: ImageSource, path: str) -> int:
 
 
 def _open_in_image_dir(source: ImageSource, name: str, reporter: Reporter) -> int:
-    fd, with_suffix = open_beneath(
-        source.settings.image_dir,
-        name,
-        source.shown,
-        suffix=source.format,
-        allow_symlinks=source.settings.allow_symlinks,
-    )
-    if with_suffix:
-        reporter.warn(
-            f"the image {source.shown} is called {source.shown}.{source.format} in IMAGE_DIR; "
-            "name it so, the short name will not be understood for ever"
-        )
-    return fd
+    links = source.settings.allow_symlinks
+    for candidate in (name, f"{name}.{source.format}"):
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open_image_file(source.settings.image_dir, candidate, allow_links=links) as fd,
+        ):
+            if candidate != name:
+                reporter.warn(f"{source.shown} is there as {candidate} only: give the whole name")
+            return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
+    raise UserError(f"there is no image {source.shown} on this node")
 
 
 def _lock(source: ImageSource, fd: int) -> None:

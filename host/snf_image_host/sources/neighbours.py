@@ -10,9 +10,9 @@ from collections.abc import Callable
 from snf_image_host.deployment import ImageSource
 from snf_image_host.errors import SnfImageError, UserError
 from snf_image_host.fetching import fetch_document
+from snf_image_host.image_directory import open_image_file
 from snf_image_host.parameters.urls import redact_url
 from snf_image_host.reporter import Reporter
-from snf_image_host.sources.beneath import open_beneath
 from snf_image_host.vm.account import Account
 
 
@@ -23,7 +23,7 @@ class Neighbours:
         self._source = source
         self._account = account
         self._reporter = reporter
-        path = source.path or ""
+        path = source.name_in_image_dir or source.path or ""
         if source.kind == "url":
             path = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
         self.name = os.path.basename(path)
@@ -38,9 +38,12 @@ class Neighbours:
                 return self._fetch(self._with_credentials(joined), limit)
             if source.kind == "program":
                 return None
+            if source.name_in_image_dir is not None:
+                beneath = os.path.join(os.path.dirname(source.name_in_image_dir), name)
+                links = source.settings.allow_symlinks
+                with open_image_file(source.settings.image_dir, beneath, allow_links=links) as fd:
+                    return _read(os.dup(fd), limit)
             directory = os.path.dirname(source.path or "")
-            if source.kind == "image-dir":
-                return _read(self._open_beneath(os.path.join(directory, name)), limit)
             return _read(os.open(os.path.join(directory, name), _FLAGS), limit)
         except (OSError, SnfImageError):
             return None
@@ -66,13 +69,6 @@ class Neighbours:
         """The query of the image's URL may be what opens the directory."""
         query = urllib.parse.urlsplit(self._source.path or "").query
         return f"{joined}?{query}" if query else joined
-
-    def _open_beneath(self, name: str) -> int:
-        settings = self._source.settings
-        fd, _ = open_beneath(
-            settings.image_dir, name, name, suffix="", allow_symlinks=settings.allow_symlinks
-        )
-        return fd
 
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
