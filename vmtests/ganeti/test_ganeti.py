@@ -281,6 +281,22 @@ def test_reinstall(cluster: Cluster) -> None:
     assert "the instance is reinstalled" in log
 
 
+def test_windows(cluster: Cluster) -> None:
+    """R-SEC-5, R-DET-4: a Windows on GPT, whose family is found; its password and key are private."""
+    name = "inst11.gnt.test"
+    parameters = {"img_id": "windows2022-gpt-ntfs.diskdump", "img_format": "diskdump"}
+    private = spell({"img_passwd": PASSWORD, "os_product_key": "ABCDE-12345-FGHIJ-67890-KLMNO"})
+    cluster.add(name, parameters, "--os-parameters-private", private).demand()
+    (entry,) = receipts(cluster, name)
+    receipt = entry["receipt"]
+    assert receipt["system"]["os_family"] == "windows"
+    ran = {task["name"] for task in receipt["tasks"] if task["skipped"] is None}
+    assert {"FixPartitionTable", "InstallUnattend", "ChangePassword"} <= ran
+    assert boot_signature(cluster.disk_of(name)) == b"\x55\xaa"
+    assert "ABCDE-12345" not in json.dumps(entry)
+    assert "ABCDE-12345" not in logs_of(cluster, "add", name)[0]
+
+
 def test_failing_customisation(cluster: Cluster) -> None:
     """R-SCR-CREATE-3, R-MON-6, D-12, D-5: the helper is killed; Ganeti shows our summary; nothing boots."""
     name = "inst7.gnt.test"
