@@ -74,7 +74,7 @@ def everything(cluster: Cluster) -> dict[str, object]:
     # What Ganeti itself has started comes and goes.
     names = sorted({words.split(" -")[0] for words in cluster.processes().values()})
     return {
-        "processes": [name for name in names if not re.match(r"sleep|arping|.*ganeti", name)],
+        "processes": [name for name in names if not re.match(r"sleep|arping|fping|.*ganeti", name)],
         "mounts": mounts,
         "loop devices": cluster.loop_devices(),
         "temporary": sorted(os.listdir(cluster.path("/var/tmp"))),
