@@ -49,7 +49,7 @@ test: deps ## everything
 	@$(PYTEST) vmtests/matrix vmtests/end_to_end
 	@$(MAKE) --no-print-directory test-ganeti
 
-test-ganeti: helper-image fixtures ## the OS provider on a real Ganeti cluster of one node, in its own namespaces
+test-ganeti: warm fixtures ## the OS provider on a real Ganeti cluster of one node, in its own namespaces
 	@ci/bootstrap ci/packages-ganeti.txt
 	@$(PYTEST) -n 0 vmtests/ganeti
 

@@ -255,6 +255,23 @@ def test_progress_is_on_standard_error(progress: str, fake: Fake, capsys: pytest
     assert captured.out == "web1: done\n"
 
 
+@pytest.mark.parametrize("failing", [False, True])
+def test_the_nodes_progress_monitor_is_told(
+    fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, failing: bool
+) -> None:
+    """R-MON-2, R-MON-6: what the configuration names is fed by the command line too, also of a failure."""
+    told = tmp_path / "told"
+    config = tmp_path / "config"
+    config.write_text(f"PROGRESS_MONITOR='sh -c \"cat >{told}.$1\" --'\n")
+    if failing:
+        fake.error = ImageError("it is empty")
+    assert deploy("--config", str(config)) == (3 if failing else 0)
+    messages = [json.loads(line) for line in Path(f"{told}.disk").read_text().splitlines()]
+    errors = [message["messages"] for message in messages if message["type"] == "image-error"]
+    assert errors == ([["it is empty"]] if failing else [])
+    assert "[MONITOR]" not in capsys.readouterr().err
+
+
 def test_an_inspection(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     """D-28"""
     fake.said = [

@@ -42,9 +42,9 @@ def bare_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def cluster(bare_cluster: Cluster) -> Cluster:
-    """A cluster whose operator set up the provider, four images and a program that watches progress."""
+    """A cluster whose operator set up the provider, five images and a program that watches progress."""
     bare_cluster.write("/srv/monitor", MONITOR, 0o755)
-    for name in ("alpine-mbr-ext4", "ubuntu-gpt-ext4", "debian-bookworm-mbr"):
+    for name in ("alpine-mbr-ext4", "ubuntu-gpt-ext4", "debian-bookworm-mbr", "windows2022-gpt-ntfs"):
         _put(load_fixture(name).path, bare_cluster.path(f"{IMAGES}/{name}.diskdump"))
     _put_dump(load_fixture("alpine-mbr-ext4"), bare_cluster.path(f"{IMAGES}/alpine.extdump"))
     provided(bare_cluster, CONFIGURATION)
