@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-from builder.base import EPOCH, base_tar
+from builder.base import EPOCH, base_tar, module_tar
 from builder.convert import kernel_and_initrd, root_image, self_booting_disk, tree_digest
 from builder.engine import Buildah, Docker, Engine
 from builder.manifest import write_manifest
@@ -113,8 +113,10 @@ def _make_context(source: str, context: str, asked: argparse.Namespace) -> None:
     if asked.base is None:
         tar = base_tar(here, asked.cache, refresh=asked.refresh)
         os.link(tar, os.path.join(context, "base.tar"))
+        os.link(module_tar(tar, asked.cache, refresh=asked.refresh), os.path.join(context, "modules.tar"))
     else:
-        _write(os.path.join(context, "base.tar"), "")
+        for name in ("base.tar", "modules.tar"):
+            _write(os.path.join(context, name), "")
 
 
 def _inputs_digest(source: str, asked: argparse.Namespace) -> str:

@@ -23,6 +23,11 @@ class Engine(Protocol):
         """
 
 
+def arguments(base: str) -> dict[str, str]:
+    """The Containerfile's arguments: a base of a registry also serves to build the kernel modules."""
+    return {"BASE": base, "MODULES": "module-packages" if base == "packages" else "base"}
+
+
 class Buildah:
     """Buildah without a runtime: chroot isolation and plain directories, which work in containers too."""
 
@@ -40,7 +45,8 @@ class Buildah:
         identity = os.path.join(workspace, "image-id")
         self._run(
             "build", "--quiet", "--isolation", "chroot", "--layers", "--timestamp", str(EPOCH),
-            "--build-arg", f"BASE={base}", "--iidfile", identity, context,
+            *(word for pair in arguments(base).items() for word in ("--build-arg", "=".join(pair))),
+            "--iidfile", identity, context,
         )  # fmt: skip
         with open(identity, encoding="ascii") as file:
             image = file.read().strip()
@@ -66,7 +72,7 @@ class Docker:
         try:
             client = docker.from_env(timeout=int(_TIMEOUT))
             image, _ = client.images.build(
-                path=context, dockerfile="Containerfile", buildargs={"BASE": base}, rm=True, forcerm=True
+                path=context, dockerfile="Containerfile", buildargs=arguments(base), rm=True, forcerm=True
             )
             container = client.containers.create(image, command=["none"])
         except docker.errors.BuildError as error:

@@ -192,6 +192,8 @@ def _why_no_candidate(volume: Volume, table: Table) -> str | None:
         return "the partition type is not that of a root file system"
     if volume.kind is None:
         return "no known file system"
+    if volume.kind.is_ufs:
+        return f"{volume.kind} on a partition whose type is that of no BSD: set OSFAMILY and ROOT_PARTITION"
     if volume.kind is not Kind.NTFS and (volume.kind not in DRIVERS or volume.kind is Kind.VFAT):
         return f"{volume.kind} holds no root file system that is supported"
     return None

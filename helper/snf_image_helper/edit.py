@@ -184,7 +184,7 @@ def set_assignments(
     wanted = {_folded(key, fold=any_case): (key, value) for key, value in values.items()}
     seen: set[bytes] = set()
     for index in range(len(lines) - 1, -1, -1):
-        key = _key_of(lines[index])
+        key = key_of(lines[index])
         name = _folded(key, fold=any_case) if key else b""
         if name not in wanted:
             continue
@@ -205,7 +205,7 @@ def _folded(key: bytes, *, fold: bool) -> bytes:
     return key.lower() if fold else key
 
 
-def _key_of(line: bytes) -> bytes:
+def key_of(line: bytes) -> bytes:
     """The key that a line assigns, even if its value cannot be read; empty if it assigns none."""
     head = line.lstrip(_BLANKS).removeprefix(b"export ").lstrip(_BLANKS).partition(b"=")
     key = head[0]

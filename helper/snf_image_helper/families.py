@@ -48,6 +48,7 @@ PACKAGES: Final = {
     OsFamily.LINUX: "snf_image_helper.linux.family",
     OsFamily.WINDOWS: "snf_image_helper.windows.family",
     OsFamily.WINDOWS_LEGACY: "snf_image_helper.windows.legacy_family",
+    OsFamily.FREEBSD: "snf_image_helper.bsd.freebsd",
 }
 
 

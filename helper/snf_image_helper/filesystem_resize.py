@@ -8,11 +8,13 @@ from typing import Final
 from snf_image_contract.events import Change
 from snf_image_contract.names import OsFamily
 from snf_image_helper import ntfs, partition_table
+from snf_image_helper.bsd import slices
 from snf_image_helper.errors import ImageError, TaskError
 from snf_image_helper.ext_superblock import ExtSuperblock, read_superblock
 from snf_image_helper.filesystems import Volume, opened, volume_of, window
 from snf_image_helper.machine import Machine
 from snf_image_helper.signatures import Kind
+from snf_image_helper.ufs import writing as ufs_writing
 from snf_image_process import ProcessError, run
 
 _CHECK_TIMEOUT: Final = 3600
@@ -22,7 +24,7 @@ _CHECKED: Final = (0, 1)
 
 
 def unmounted(machine: Machine) -> None:
-    """Grow ext2, ext3 and ext4 (R-TASK-FSU-1, R-TASK-FSU-2); tell what grows later or not at all."""
+    """Grow ext2, ext3, ext4 and UFS (R-TASK-FSU-1 to R-TASK-FSU-4); tell what grows later or not at all."""
     volume = _volume(machine)
     if volume is None:
         return
@@ -31,8 +33,8 @@ def unmounted(machine: Machine) -> None:
     elif volume.kind is Kind.NTFS:
         ntfs.demand_fits(volume)
         machine.report.warn(f"{volume.name}: NTFS is not resized in this task")
-    elif volume.kind is not None and volume.kind.is_ufs:
-        raise ImageError(f"{volume.name}: growing {volume.kind} is not supported yet")
+    elif volume.kind is not None and volume.kind.is_ufs and machine.os_family.is_bsd:
+        ufs_writing.grow_volume(machine, volume)
     elif volume.kind not in (Kind.XFS, Kind.BTRFS):
         machine.report.warn(f"{volume.name}: {_name(volume)} is not resized")
 
@@ -80,6 +82,12 @@ def _volume(machine: Machine) -> Volume | None:
     partition = partition_table.read(disk).find(number)
     if partition is None:
         raise TaskError(f"partition {number} is no longer in the partition table")
+    inside = slices.last_volume(machine, number)
+    if isinstance(inside, str):
+        machine.report.warn(f"{inside}: no file system is resized")
+        return None
+    if inside is not None:
+        return inside
     return volume_of(disk, partition)
 
 

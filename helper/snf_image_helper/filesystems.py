@@ -26,6 +26,8 @@ DRIVERS: Final = {
     Kind.JFS: "jfs",
     Kind.REISERFS: "reiserfs",
     Kind.VFAT: "vfat",
+    Kind.UFS1: "ufs",
+    Kind.UFS2: "ufs",
 }
 """The kernel's driver for each kind that Linux itself mounts (R-DET-6)."""
 
@@ -39,9 +41,15 @@ _OPTIONS: Final = {
 }
 
 
-def mount_options(driver: str, *, read_only: bool) -> str:
+# The driver looks for a superblock only where this says; it was found there before (U-1).
+_UFS_OPTIONS: Final = {Kind.UFS1: "ufstype=44bsd", Kind.UFS2: "ufstype=ufs2"}
+
+
+def mount_options(kind: Kind, *, read_only: bool) -> str:
     """Options of the driver itself, for mount(2)."""
-    return (_READ_ONLY_OPTIONS if read_only else _OPTIONS).get(driver, "")
+    if kind in _UFS_OPTIONS:
+        return _UFS_OPTIONS[kind]
+    return (_READ_ONLY_OPTIONS if read_only else _OPTIONS).get(DRIVERS[kind], "")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +185,7 @@ def has_name(volume: Volume, source: Source) -> bool:
         "LABEL": signature.label if signature else "",
         "PARTUUID": partition.uuid if partition else "",
         "PARTLABEL": partition.name if partition else "",
+        "DEVICE": "",
     }[source.tag]
     if source.tag in ("UUID", "PARTUUID"):
         return bool(name) and name.casefold() == source.value.casefold()

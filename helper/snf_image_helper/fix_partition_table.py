@@ -5,6 +5,7 @@ from __future__ import annotations
 from snf_image_contract.events import Change
 from snf_image_contract.names import OsFamily
 from snf_image_helper import partition_table
+from snf_image_helper.bsd import slices
 from snf_image_helper.errors import ImageError
 from snf_image_helper.machine import Machine
 from snf_image_helper.partition_table.change import change
@@ -13,7 +14,7 @@ from snf_image_helper.partition_table.table import Edit, Table
 
 
 def run(machine: Machine) -> None:
-    """Plan, write, check and tell the kernel (R-TASK-FIX-1 to R-TASK-FIX-11)."""
+    """Plan, write, check and tell the kernel (R-TASK-FIX-1 to R-TASK-FIX-13)."""
     disk = machine.disks.first
     table = partition_table.read(disk)
     _demand_supported(machine.os_family, table)
@@ -25,18 +26,17 @@ def run(machine: Machine) -> None:
     for warning in edit.warnings:
         machine.report.warn(warning)
     doubts = change(disk, table, edit)
-    if doubts is None:
-        return
-    for doubt in doubts:
-        machine.report.warn(doubt)
-    _record(machine, table, edit)
+    if doubts is not None:
+        for doubt in doubts:
+            machine.report.warn(doubt)
+        _record(machine, table, edit)
+    if machine.os_family.is_bsd:
+        slices.enlarge(machine, machine.resize_partition)
 
 
 def _demand_supported(family: OsFamily, table: Table) -> None:
     if family is OsFamily.FREEBSD and table.label != "gpt":
         raise ImageError("FreeBSD is supported on a GPT only; this image has an MBR")
-    if family in (OsFamily.OPENBSD, OsFamily.NETBSD):
-        raise ImageError(f"{family}: enlarging a BSD disklabel is not supported yet")
 
 
 def _record(machine: Machine, table: Table, edit: Edit) -> None:

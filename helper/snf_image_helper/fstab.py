@@ -7,6 +7,7 @@ import fnmatch
 import os
 import posixpath
 import re
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from snf_image_helper.errors import ImageError
@@ -21,7 +22,7 @@ _REMOVABLE: Final = ("/dev/fd*", "/dev/floppy*", "/dev/cdrom*", "/dev/sr*")
 _REMOVABLE_TARGETS: Final = ("/mnt/floppy*", "/mnt/cdrom*", "/media/floppy*", "/media/cdrom*")
 _KERNEL_TREES: Final = ("/dev", "/proc", "/sys", "/run")
 
-Tag = Literal["UUID", "LABEL", "PARTUUID", "PARTLABEL"]
+Tag = Literal["UUID", "LABEL", "PARTUUID", "PARTLABEL", "DEVICE"]
 _LINKS: Final[dict[str, Tag]] = {
     "/dev/disk/by-uuid/": "UUID",
     "/dev/disk/by-label/": "LABEL",
@@ -77,7 +78,7 @@ def parse(data: bytes) -> tuple[Entry, ...]:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A persistent name of a file system or partition."""
+    """A name of a file system or partition: a persistent one, or (DEVICE) one that only its system knows."""
 
     tag: Tag
     value: str
@@ -130,7 +131,7 @@ def select(entries: tuple[Entry, ...]) -> Selection:
     for entry in entries:
         if is_root(entry):
             continue
-        reason = _left_out(entry)
+        reason = left_out(entry, LINUX_TYPES)
         source = source_of(entry.source)
         if reason is None and source is None:
             reason = f"{entry.source} is no persistent name of a device"
@@ -140,8 +141,12 @@ def select(entries: tuple[Entry, ...]) -> Selection:
             warnings.append(f"{entry.where}: not mounted: {reason}")
         else:
             wanted.append(Wanted(entry=entry, source=source))
-    wanted.sort(key=lambda item: (_depth(item.entry.target), os.fsencode(item.entry.target)))
-    return Selection(wanted=tuple(wanted), warnings=tuple(warnings))
+    return Selection(wanted=by_depth(wanted), warnings=tuple(warnings))
+
+
+def by_depth(wanted: Iterable[Wanted]) -> tuple[Wanted, ...]:
+    """Parents before children, then in byte order."""
+    return tuple(sorted(wanted, key=lambda item: (_depth(item.entry.target), os.fsencode(item.entry.target))))
 
 
 def is_root(entry: Entry) -> bool:
@@ -157,8 +162,8 @@ def _depth(target: str) -> int:
     return len([part for part in target.split("/") if part])
 
 
-def _left_out(entry: Entry) -> str | None:
-    """Why an entry is not mounted (R-TASK-MNT-8), None if it is to be."""
+def left_out(entry: Entry, types: frozenset[str]) -> str | None:
+    """Why an entry is not mounted (R-TASK-MNT-8), None if it is to be. ``types``: those that are mounted."""
     if entry.target in ("none", "swap") or "swap" in entry.types:
         return "swap, or no mount point"
     if not entry.target.startswith("/"):
@@ -175,7 +180,7 @@ def _left_out(entry: Entry) -> str | None:
         return "a removable medium"
     if "noauto" in entry.options:
         return "option noauto"
-    if LINUX_TYPES.isdisjoint(entry.types):
+    if types.isdisjoint(entry.types):
         return f"type {','.join(entry.types)}"
     return None
 

@@ -8,15 +8,17 @@ from typing import Final
 from snf_image_contract.events import Change
 from snf_image_contract.names import OsFamily
 from snf_image_helper import fstab, partition_table
+from snf_image_helper.bsd import fstab as bsd_fstab
+from snf_image_helper.bsd import slices
 from snf_image_helper.errors import ImageError, RequestError, TaskError
 from snf_image_helper.filesystems import Volume, all_volumes, find_volume, volume_of
 from snf_image_helper.machine import Machine
 from snf_image_helper.root import Root
 from snf_image_helper.root_mount import mount_root, mount_volume, unmount_below
 from snf_image_helper.signatures import Kind
+from snf_image_helper.ufs.writing import Writing as UfsWriting
 
 TARGET: Final = "/run/snf-image/target"
-_MOUNTED: Final = (OsFamily.LINUX, OsFamily.WINDOWS, OsFamily.WINDOWS_LEGACY)
 MAX_MOUNTS: Final = 256
 """Entries of an fstab that are mounted."""
 
@@ -24,11 +26,19 @@ MAX_MOUNTS: Final = 256
 class Mounted:
     """The mounted tree. ``root`` is the door to it; ``target`` the directory where it is mounted."""
 
-    def __init__(self, target: str, root_fd: int, machine: Machine, devices: list[str]) -> None:
+    def __init__(
+        self, target: str, root_fd: int, machine: Machine, devices: list[str], ufs: UfsWriting
+    ) -> None:
         self.target = target
-        self.root = Root(root_fd, record=machine.report.change, warn=machine.report.warn)
+        self.root = Root(
+            root_fd,
+            record=machine.report.change,
+            warn=machine.report.warn,
+            rewrite_in_place=ufs.carries_more if machine.os_family.is_bsd else False,
+        )
         self._root_fd: int | None = root_fd
         self._devices = devices
+        self._ufs = ufs
 
     def unmount(self) -> None:
         """Undo every mount beneath the target, deepest first; doing it again does nothing.
@@ -43,6 +53,7 @@ class Mounted:
         unmount_below(self.target)
         for device in self._devices:
             _demand_written(device)
+        self._ufs.finish()
 
 
 def _demand_written(device: str) -> None:
@@ -61,9 +72,9 @@ def mount_image(machine: Machine) -> Mounted:
 
     On any failure everything is unmounted again before the error is raised.
     """
-    if machine.os_family not in _MOUNTED:
-        raise ImageError(f"mounting an image of family {machine.os_family} is not supported yet")
     volume = _root_volume(machine)
+    ufs = UfsWriting(machine)
+    ufs.prepare(volume)
     several = volume.signature is not None and volume.signature.devices > 1
     among = all_volumes(machine.disks) if several else ()
     devices = [volume.device()]
@@ -79,7 +90,7 @@ def mount_image(machine: Machine) -> Mounted:
     except BaseException:
         unmount_below(TARGET)
         raise
-    mounted = Mounted(TARGET, root_fd, machine, devices)
+    mounted = Mounted(TARGET, root_fd, machine, devices, ufs)
     try:
         _record(machine, "/", volume)
         _demand_writable(mounted.root, "/")
@@ -87,7 +98,7 @@ def mount_image(machine: Machine) -> Mounted:
             _demand_windows(machine, mounted.root, volume)
         else:
             _demand_etc(machine, mounted.root, volume)
-            _FstabMounter(machine, mounted.root, devices).mount()
+            _FstabMounter(machine, mounted.root, devices, ufs).mount()
     except BaseException:
         mounted.unmount()
         raise
@@ -105,6 +116,8 @@ def _root_volume(machine: Machine) -> Volume:
     if volume.kind is None or volume.kind.is_layer or volume.kind is Kind.SWAP:
         what = volume.kind or "an unknown file system"
         raise ImageError(f"{volume.name} (ROOT_PARTITION): {what} cannot be mounted as root")
+    if volume.kind.is_ufs != machine.os_family.is_bsd:
+        raise ImageError(f"{volume.name} (ROOT_PARTITION): {volume.kind} is no root of {machine.os_family}")
     return volume
 
 
@@ -140,8 +153,9 @@ def _demand_windows(machine: Machine, root: Root, volume: Volume) -> None:
 class _FstabMounter:
     """Mounts what the guest's fstab names; every device that is mounted is added to ``devices``."""
 
-    def __init__(self, machine: Machine, root: Root, devices: list[str]) -> None:
+    def __init__(self, machine: Machine, root: Root, devices: list[str], ufs: UfsWriting) -> None:
         self._machine = machine
+        self._ufs = ufs
         self._root = root
         self._devices = devices
         self._taken = {TARGET}
@@ -155,7 +169,7 @@ class _FstabMounter:
             problem = "is missing" if data is None else "has no usable entries"
             warn(f"/etc/fstab {problem}; only the root file system is mounted")
             return
-        selection = fstab.select(entries)
+        selection = self._select(entries)
         for warning in selection.warnings:
             warn(warning)
         if len(selection.wanted) > MAX_MOUNTS:
@@ -173,10 +187,23 @@ class _FstabMounter:
             else:
                 warn(f"{wanted.entry.where}: not mounted: {reason}")
 
+    def _select(self, entries: tuple[fstab.Entry, ...]) -> fstab.Selection:
+        family = self._machine.os_family
+        return bsd_fstab.select(entries, family) if family.is_bsd else fstab.select(entries)
+
+    def _find(self, source: fstab.Source) -> Volume | None:
+        if source.tag != "DEVICE":
+            return find_volume(source, self._among)
+        if self._machine.os_family is OsFamily.FREEBSD:
+            return bsd_fstab.find_freebsd(source.value, self._among)
+        return bsd_fstab.find_by_letter(source.value, self._among, slices.labels(self._machine))
+
     def _mount(self, wanted: fstab.Wanted) -> str | None:
         """Mount one volume; None, or why it is left out."""
         entry = wanted.entry
-        volume = find_volume(wanted.source, self._among)
+        volume = self._find(wanted.source)
+        if volume is None:
+            return "on a disk that is not known here"
         if self._root.stat(entry.target) is None:
             raise ImageError(f"the mount point {entry.target} is missing")
         with self._root.open_directory(entry.target) as fd:
@@ -184,6 +211,7 @@ class _FstabMounter:
             reason = _why_not_here(place, self._taken)
             if reason is not None:
                 return reason
+            self._ufs.prepare(volume)
             # By its descriptor: what was looked at is what is mounted on (R-TASK-MNT-12, T-71).
             mount_volume(
                 volume,

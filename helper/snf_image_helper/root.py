@@ -63,9 +63,12 @@ class Root:
         *,
         record: Callable[[Change], None],
         warn: Callable[[str], None],
-        rewrite_in_place: bool = False,
+        rewrite_in_place: bool | Callable[[os.stat_result], bool] = False,
     ) -> None:
-        """``rewrite_in_place``: a file with extended attributes is not replaced (UFS, D-29)."""
+        """``rewrite_in_place``: a file with extended attributes is not replaced (UFS, D-29).
+
+        As a function it tells by its status whether a file has what the kernel does not show.
+        """
         self._fd = fd
         self._record_change = record
         self._warn = warn
@@ -361,7 +364,8 @@ class Root:
         if status.st_nlink > 1 and not short:
             self._warn(f"{path}: has {status.st_nlink} names; rewritten in place, so all show the change")
             return True
-        if self._rewrite_in_place and replacing.loses_attributes(parent, name):
+        hidden = self._rewrite_in_place
+        if hidden(status) if callable(hidden) else hidden and replacing.loses_attributes(parent, name):
             self._warn(f"{path}: rewritten in place, to keep its extended attributes")
             return True
         return False

@@ -52,10 +52,10 @@ def mount_volume(
         ntfs.mount(volume, target, read_only=read_only, allow_unclean=allow_unclean_ntfs, warn=warn)
         return
     driver = DRIVERS.get(volume.kind) if volume.kind else None
-    if driver is None:
+    if driver is None or volume.kind is None:
         what = volume.kind or "an unknown file system"
         raise ImageError(f"{volume.name}: {what} cannot be mounted")
-    options = [mount_options(driver, read_only=read_only), extra, *_members(volume, among)]
+    options = [mount_options(volume.kind, read_only=read_only), extra, *_members(volume, among)]
     try:
         kernel_mount.mount(
             volume.device(), target, driver, read_only=read_only, options=",".join(filter(None, options))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_recipes.hive import empty_hive, make_hive
 
 import windows_trees as windows
+from image_recipes.hive import empty_hive, make_hive
 from snf_image_contract import job as jobs
 from snf_image_contract.names import OsFamily, TaskName
 from snf_image_contract.secret import Secret

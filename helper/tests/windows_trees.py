@@ -8,7 +8,6 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from image_recipes.hive import Keys, make_hive
-
 from snf_image_contract.names import OsFamily
 from snf_image_contract.secret import Secret
 from snf_image_helper.families import family_of

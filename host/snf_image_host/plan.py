@@ -30,7 +30,9 @@ from snf_image_host.planning.network import decide_nics
 from snf_image_host.planning.request import Request
 from snf_image_host.planning.tasks import task_fields
 
-SUPPORTED_FAMILIES: Final = frozenset({OsFamily.LINUX, OsFamily.WINDOWS, OsFamily.WINDOWS_LEGACY})
+SUPPORTED_FAMILIES: Final = frozenset(
+    {OsFamily.LINUX, OsFamily.WINDOWS, OsFamily.WINDOWS_LEGACY, OsFamily.FREEBSD}
+)
 _REFUSED: Final = "nothing was written"
 
 

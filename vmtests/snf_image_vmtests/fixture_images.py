@@ -58,7 +58,10 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionFacts:
-    """One partition of the image; ``start`` and ``size`` in mebibytes."""
+    """One partition of the image; ``start`` and ``size`` in mebibytes.
+
+    ``inside``: a partition of the disklabel in partition ``number``.
+    """
 
     number: int
     start: int
@@ -66,6 +69,7 @@ class PartitionFacts:
     filesystem: str | None = None
     mount: str | None = None
     container: bool = False
+    inside: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

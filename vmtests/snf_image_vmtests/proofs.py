@@ -5,15 +5,18 @@ The rules are worked out here anew and from the words of ``docs/behaviour``, not
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 
-from snf_image_vmtests import crypt_hash, manifest, places, windows_proofs
+from snf_image_vmtests import crypt_hash, manifest, places, ufs_look, windows_proofs
 from snf_image_vmtests.deployment import ADDRESS, INJECTED, KEY, MAC, MIB, Deployed
 from snf_image_vmtests.evidence import Evidence
 from snf_image_vmtests.fixture_images import FixtureImage
 from snf_image_vmtests.inspection import InspectedDisk, InspectionVm, PartitionSeen
 
+_CYLINDER = 63 * 16 * 512
+BSDS = ("freebsd", "netbsd", "openbsd")
 _ALIGNMENT = 2048
 """Sectors of a mebibyte."""
 
@@ -26,7 +29,7 @@ def prove_disk(deployed: Deployed, vm: InspectionVm, evidence: Evidence) -> mani
         disk.verify_table()
         prove_partitions(deployed, disk)
         prove_filesystems(deployed, disk)
-        with disk.archive(deployed.fixture.mounts()) as archive:
+        with _archive(deployed.fixture, deployed.disk, disk) as archive:
             after = manifest.read_archive(archive)
             wanted = {
                 path
@@ -51,7 +54,8 @@ def prove_disk(deployed: Deployed, vm: InspectionVm, evidence: Evidence) -> mani
     prove_hostname(deployed, files)
     prove_password(deployed, files)
     prove_keys(deployed, files, after)
-    prove_swap_entry(files, swap)
+    if deployed.fixture.facts.family not in BSDS:
+        prove_swap_entry(files, swap)
     prove_network(deployed, files)
     prove_injected(deployed, files, after)
     prove_host_keys(deployed, files)
@@ -64,9 +68,17 @@ def manifest_of(fixture: FixtureImage, vm: InspectionVm, evidence: Evidence) -> 
     os.makedirs(directory, exist_ok=True)
     path = os.path.join(directory, f"{fixture.sha256}.json")
     if not os.path.exists(path):
-        with vm.disk(fixture.path, evidence) as disk, disk.archive(fixture.mounts()) as archive:
+        with vm.disk(fixture.path, evidence) as disk, _archive(fixture, fixture.path, disk) as archive:
             manifest.save(manifest.read_archive(archive), path)
     return manifest.load(path)
+
+
+def _archive(fixture: FixtureImage, path: str, disk: InspectedDisk) -> contextlib.AbstractContextManager[str]:
+    """An archive of the tree: of UFS by the fixtures' reader, of others by the inspection VM."""
+    if not fixture.facts.root_filesystem.startswith("ufs"):
+        return disk.archive(fixture.mounts())
+    offsets = {part.mount: part.start * MIB for part in fixture.partitions if part.mount is not None}
+    return ufs_look.archive(path, offsets)
 
 
 def usable_end(sectors: int) -> int:
@@ -79,7 +91,8 @@ def prove_partitions(deployed: Deployed, disk: InspectedDisk) -> None:
     seen = {partition.number: partition for partition in disk.partitions()}
     for known in deployed.fixture.partitions:
         assert known.number in seen, f"partition {known.number} is gone"
-        assert seen[known.number].start == known.start * _ALIGNMENT, f"partition {known.number} moved"
+        if not known.inside:
+            assert seen[known.number].start == known.start * _ALIGNMENT, f"partition {known.number} moved"
     grown = seen[deployed.fixture.last_partition().number]
     end = grown.start + grown.sectors - 1
     if deployed.cell.cloud_init:
@@ -124,12 +137,20 @@ def prove_filesystems(deployed: Deployed, disk: InspectedDisk) -> None:
             ntfs_size = windows_proofs.ntfs_size(disk, partition)
             windows_proofs.prove_size(deployed, partition, ntfs_size, known.size * _ALIGNMENT)
             continue
-        check_filesystem(disk, partition, known.filesystem)
-        size = filesystem_size(disk, partition, known.filesystem)
-        if known.number == last.number and not deployed.cell.cloud_init:
+        if known.filesystem.startswith("ufs"):
+            ufs_look.check(deployed.disk, known.start * MIB)
+            size, remainder = ufs_look.size(deployed.disk, known.start * MIB)
+            # OpenBSD uses whole cylinders only.
+            remainder += _CYLINDER if known.inside else 0
+        else:
+            remainder = MIB
+            check_filesystem(disk, partition, known.filesystem)
+            size = filesystem_size(disk, partition, known.filesystem)
+        if known == last and not deployed.cell.cloud_init:
             # The remainder is less than a block group's minimum, or than a mebibyte.
-            missing = partition.sectors * 512 - size
-            assert 0 <= missing < MIB, f"{known.filesystem} on {partition.device} lacks {missing} bytes"
+            end = (partition.start + partition.sectors) * 512
+            missing = end - known.start * MIB - size
+            assert 0 <= missing < remainder, f"{known.filesystem} on {partition.device} lacks {missing} bytes"
 
 
 def check_filesystem(disk: InspectedDisk, partition: PartitionSeen, kind: str) -> None:
@@ -188,7 +209,13 @@ def users_of(deployed: Deployed) -> tuple[str, ...]:
 
 def prove_password(deployed: Deployed, files: dict[str, bytes]) -> None:
     """The stored hash is one of the new password and not of the old; others keep theirs (D-35)."""
-    stored = dict(line.split(":")[:2] for line in files["/etc/shadow"].decode().splitlines())
+    bsd = deployed.fixture.facts.family in BSDS
+    path = "/etc/master.passwd" if bsd else "/etc/shadow"
+    stored = dict(line.split(":")[:2] for line in files[path].decode().splitlines())
+    if bsd and deployed.cell.gives_password:
+        # What the system looks into is made from this file at the first boot, and not what was there before.
+        assert not files.get("/etc/spwd.db"), "the old database is left"
+        assert b"pwd_mkdb -p /etc/master.passwd" in files["/etc/rc.local"]
     for account in deployed.fixture.facts.accounts:
         given = deployed.cell.gives_password and account.name in users_of(deployed)
         new = deployed.cell.password if given else account.old_password

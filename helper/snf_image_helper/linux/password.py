@@ -17,7 +17,6 @@ _SECONDS_A_DAY: Final = 86400
 _CLOUD_INIT_TYPED_USERS: Final = (22, 2)
 # What cloud-init before 22.2 takes for a hash; anything else it would set as a clear-text password.
 _SEEN_AS_HASH: Final = re.compile(r"\$(1|2a|2y|5|6)(\$.+){2}\Z")
-_PRINTABLE: Final = re.compile(r"[!-9;-~]{1,1024}\Z")
 
 
 def change_password(guest: Guest) -> None:
@@ -26,28 +25,12 @@ def change_password(guest: Guest) -> None:
     if asked.password is None and asked.password_hash is None and not asked.keys:
         guest.warn("no password and no key given: passwords stay as they are")
         return
-    _check_hash(asked.password_hash)
-    users = _users(guest)
+    accounts.check_hash(asked.password_hash)
+    users = accounts.asked_users(guest)
     if guest.job.cloud_init:
         _leave_to_cloud_init(guest, users)
     else:
         _change(guest, users)
-
-
-def _users(guest: Guest) -> tuple[str, ...]:
-    users = guest.job.change_password.users
-    if not users:
-        users = guest.family.default_users
-        guest.warn(f"property USERS is not set: {', '.join(users)} it is")
-    accounts.check_user_names(users)
-    return tuple(dict.fromkeys(users))
-
-
-def _check_hash(password_hash: Secret | None) -> None:
-    if password_hash is not None and not _PRINTABLE.match(password_hash.reveal()):
-        raise RequestError(
-            "the password hash is empty, too long, or holds a colon, white space or control characters"
-        )
 
 
 def _change(guest: Guest, users: Sequence[str]) -> None:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from snf_image_contract.secret import Secret
 from snf_image_helper.errors import ImageError, RequestError
+from snf_image_helper.guest import Guest
 from snf_image_helper.root import Root
 
 PASSWD: Final = "/etc/passwd"  # noqa: S105 - a file
 SHADOW: Final = "/etc/shadow"
 _MAX_ID: Final = 2**32 - 2
 _SHADOW_FIELDS: Final = 9
+_PRINTABLE: Final = re.compile(r"[!-9;-~]{1,1024}\Z")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,24 @@ def check_user_names(names: Iterable[str]) -> None:
                 f"user name {name[:100]!r}: must not be empty nor hold a colon, a slash, white space "
                 "or control characters"
             )
+
+
+def asked_users(guest: Guest) -> tuple[str, ...]:
+    """Whose password or keys are to be set; the family's default, with a warning, if nobody is named."""
+    users = guest.job.change_password.users
+    if not users:
+        users = guest.family.default_users
+        guest.warn(f"property USERS is not set: {', '.join(users)} it is")
+    check_user_names(users)
+    return tuple(dict.fromkeys(users))
+
+
+def check_hash(password_hash: Secret | None) -> None:
+    """:class:`RequestError` for a hash that cannot stand in a password file."""
+    if password_hash is not None and not _PRINTABLE.match(password_hash.reveal()):
+        raise RequestError(
+            "the password hash is empty, too long, or holds a colon, white space or control characters"
+        )
 
 
 def find_accounts(root: Root, names: Iterable[str]) -> dict[str, Account]:

@@ -1,0 +1,1 @@
+"""FreeBSD, NetBSD and OpenBSD."""

@@ -1,0 +1,1 @@
+"""Task ConfigureNetwork for the BSDs: each has one back-end of its own (R-NET-11)."""

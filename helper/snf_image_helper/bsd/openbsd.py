@@ -1,0 +1,12 @@
+"""What each task does for OpenBSD."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from snf_image_contract.names import OsFamily
+from snf_image_helper.bsd.family import bsd_family
+from snf_image_helper.bsd.network.openbsd import configure_network
+from snf_image_helper.families import Family
+
+FAMILY: Final[Family] = bsd_family(OsFamily.OPENBSD, configure_network)
