@@ -381,6 +381,6 @@ def test_a_root_partition_that_does_not_exist(tmp_path: Path, loop: Loop) -> Non
     )
     with pytest.raises(RequestError, match="ROOT_PARTITION=3: there is no such partition; there are: 1"):
         mount_image(machine)
-    empty = dataclasses.replace(machine, os_family=OsFamily.WINDOWS)
-    with pytest.raises(ImageError, match="not supported yet"):
+    empty = dataclasses.replace(machine, os_family=OsFamily.OPENBSD, root_partition=1)
+    with pytest.raises(ImageError, match="ext4 is no root of openbsd"):
         mounts.mount_image(empty)
