@@ -7,8 +7,7 @@ from typing import Final
 
 from snf_image_contract.events import Change
 from snf_image_contract.names import OsFamily
-from snf_image_helper import ntfs, partition_table
-from snf_image_helper.bsd import slices
+from snf_image_helper import ntfs, partition_table, slices
 from snf_image_helper.errors import ImageError, TaskError
 from snf_image_helper.ext_superblock import ExtSuperblock, read_superblock
 from snf_image_helper.filesystems import Volume, opened, volume_of, window

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from snf_image_contract.events import Change
 from snf_image_contract.names import OsFamily
-from snf_image_helper import partition_table
-from snf_image_helper.bsd import slices
+from snf_image_helper import partition_table, slices
 from snf_image_helper.errors import ImageError
 from snf_image_helper.machine import Machine
 from snf_image_helper.partition_table.change import change

@@ -7,9 +7,8 @@ from typing import Final
 
 from snf_image_contract.events import Change
 from snf_image_contract.names import OsFamily
-from snf_image_helper import fstab, partition_table
+from snf_image_helper import fstab, partition_table, slices
 from snf_image_helper.bsd import fstab as bsd_fstab
-from snf_image_helper.bsd import slices
 from snf_image_helper.errors import ImageError, RequestError, TaskError
 from snf_image_helper.filesystems import Volume, all_volumes, find_volume, volume_of
 from snf_image_helper.machine import Machine

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from snf_image_contract.names import OsFamily
-from snf_image_helper import fstab
+from snf_image_helper import fstab, slices
 from snf_image_helper.bsd import fstab as bsd_fstab
-from snf_image_helper.bsd import slices
 from snf_image_helper.bsd.disklabel import Disklabel, parse
 from snf_image_helper.disks import Disk
 from snf_image_helper.errors import ImageError

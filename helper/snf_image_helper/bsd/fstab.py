@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from snf_image_contract.names import OsFamily
-from snf_image_helper import fstab
-from snf_image_helper.bsd import slices
+from snf_image_helper import fstab, slices
 from snf_image_helper.bsd.disklabel import Disklabel
 from snf_image_helper.errors import ImageError
 from snf_image_helper.filesystems import Volume, find_volume
