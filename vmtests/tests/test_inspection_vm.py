@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from snf_image_process import run
-from snf_image_vmtests import manifest, places
+from snf_image_vmtests import manifest, places, ufs_look, windows_proofs
 from snf_image_vmtests.evidence import Evidence
 from snf_image_vmtests.fixture_images import load_fixture, names
 from snf_image_vmtests.inspection import InspectionVm
@@ -28,13 +28,27 @@ def test_every_fixture_is_what_its_record_says(
         for known in fixture.partitions:
             seen = disk.partition(known.number)
             assert seen.start == known.start * 2048
-            if known.filesystem is not None:
-                assert disk.tags(known.number)["TYPE"] == known.filesystem
-                check_filesystem(disk, seen, known.filesystem)
-                assert filesystem_size(disk, seen, known.filesystem) == known.size * MIB
+            if known.filesystem is None:
+                continue
+            # blkid does not tell versions of UFS apart.
+            kind = "ufs" if known.filesystem.startswith("ufs") else known.filesystem
+            assert disk.tags(known.number)["TYPE"] == kind
+            if kind == "ufs":
+                ufs_look.check(fixture.path, known.start * MIB)
+                size, _ = ufs_look.size(fixture.path, known.start * MIB)
+                assert size <= known.size * MIB
+            elif kind == "ntfs":
+                assert 0 <= known.size * MIB - windows_proofs.ntfs_size(disk, seen) <= 64 * 1024
+            elif kind != "vfat":
+                check_filesystem(disk, seen, kind)
+                assert filesystem_size(disk, seen, kind) == known.size * MIB
     tree = manifest_of(fixture, inspection_vm, evidence)
-    assert tree["/etc/shadow"].kind == "file"
-    assert tree["/etc/shadow"].uid == 0
+    if fixture.facts.family.startswith("windows"):
+        assert "/windows" in {path.lower() for path in tree}
+        return
+    free = fixture.facts.family == "freebsd"
+    secrets = tree["/etc/master.passwd" if free else "/etc/shadow"]
+    assert (secrets.kind, secrets.uid) == ("file", 0)
     assert tree["/root"].mode == 0o700
     for account in fixture.facts.accounts:
         assert tree[account.home].uid == account.uid
