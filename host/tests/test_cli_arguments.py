@@ -151,18 +151,12 @@ def test_digests() -> None:
         ("pw\n\n", "pw\n"),
         (" p w \n", " p w "),
         ("pä\n", "pä"),
+        ("\n", ""),
     ],
 )
 def test_the_newline_at_the_end_of_a_password_file(content: str, password: str, file: Any) -> None:
     """D-17: that one and nothing else is left out."""
     assert texts(deploy("--password-file", file(content)))["img_passwd"] == password
-
-
-@pytest.mark.parametrize("option", ["--password-file", "--password-hash-file"])
-@pytest.mark.parametrize("content", ["", "\n"])
-def test_an_empty_secret_is_named_by_its_option(option: str, content: str, file: Any) -> None:
-    path = file(content)
-    assert refused_deploy(option, path) == (f"{option}: {path}: is empty",)
 
 
 def test_everything_that_comes_from_files(file: Any) -> None:

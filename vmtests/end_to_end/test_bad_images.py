@@ -77,7 +77,7 @@ def test_an_image_larger_than_the_disk(caller: Caller, alpine: FixtureImage) -> 
 def test_another_image_than_expected(caller: Caller, alpine: FixtureImage) -> None:
     """D-12: the digest is known at the end of the copy only; what makes a disk bootable comes later."""
     digest = f"{alpine.sha256[:-1]}{(int(alpine.sha256[-1], 16) + 1) % 16:x}"
-    refused_by_helper(caller, alpine.path, 3, f"expected was {digest}", "--sha256", digest)
+    refused_by_helper(caller, alpine.path, 3, f"--sha256 says {digest}", "--sha256", digest)
 
 
 def test_a_text_file(caller: Caller) -> None:

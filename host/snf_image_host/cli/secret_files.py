@@ -47,15 +47,11 @@ class InputFiles:
             return None
 
     def read_line(self, option: str, path: str) -> str | None:
-        """The text of a file without the newline at its end, which editors put there; not empty."""
+        """The text of a file without the newline at its end, which editors put there."""
         text = self.read_text(option, path)
         if text is None:
             return None
-        line = text.removesuffix("\n").removesuffix("\r")
-        if not line:
-            self._problems.error(f"{option}: {path}: is empty")
-            return None
-        return line
+        return text.removesuffix("\n").removesuffix("\r")
 
 
 def _read(path: str) -> bytes:
