@@ -11,6 +11,15 @@ from snf_image_helper.families import PACKAGES
 from snf_image_process import ProcessError, run
 
 _PROGRAMS: Final = ("e2fsck", "resize2fs", "mkswap", "tune2fs")
+_LATER: Final = (
+    "hashlib",
+    "tempfile",
+    "yaml",
+    "snf_image_helper.inspection",
+    "snf_image_helper.linux.network",
+    "snf_image_helper.linux.yaml_dumper",
+)
+"""What a cold start leaves until it is needed."""
 _LINKER: Final = "/lib64/ld-linux-x86-64.so.2"
 _TIMEOUT: Final = 30.0
 
@@ -18,8 +27,8 @@ _TIMEOUT: Final = 30.0
 def preload() -> None:
     """Import the code of every family, and read the most used programs with their libraries."""
     importlib.import_module("snf_image_helper.runner")
-    for package in PACKAGES.values():
-        importlib.import_module(package)
+    for module in (*PACKAGES.values(), *_LATER):
+        importlib.import_module(module)
     files = {path for program in _PROGRAMS for path in _with_libraries(program)}
     for path in sorted(files):
         with contextlib.suppress(OSError), open(path, "rb") as file:

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from typing import Final
@@ -77,7 +76,7 @@ def replace(parent: int, name: str, data: bytes, attributes: Attributes, *, keep
     them, and the short name that NTFS may have given it.
     """
     short = ntfs_security.short_name(parent, name) if keep_extended else None
-    temporary = _TEMPORARY_PREFIX + secrets.token_hex(8)
+    temporary = _TEMPORARY_PREFIX + os.urandom(8).hex()
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
     try:
         with os.fdopen(fd, "wb") as stream:
@@ -158,7 +157,7 @@ def _empty(directory: int, top: int, device: int) -> list[str]:
         if not stat.S_ISDIR(status.st_mode):
             os.unlink(name, dir_fd=directory)
             continue
-        unique = _TEMPORARY_PREFIX + secrets.token_hex(8)
+        unique = _TEMPORARY_PREFIX + os.urandom(8).hex()
         os.rename(name, unique, src_dir_fd=directory, dst_dir_fd=top)
         moved.append(unique)
     return moved

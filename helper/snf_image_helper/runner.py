@@ -9,7 +9,7 @@ from typing import Self
 
 from snf_image_contract.events import Detected, JobAccepted, TaskEnded, TaskStarted
 from snf_image_contract.job import Job
-from snf_image_helper import inspection, mounts, overwriting, partition_table
+from snf_image_helper import mounts, overwriting, partition_table
 from snf_image_helper.detection import Detection, detect
 from snf_image_helper.disks import find_disks
 from snf_image_helper.errors import TaskError
@@ -37,6 +37,8 @@ def run_job(job: Job, report: Reporter) -> None:
         resize_partition=partition_table.resize_partition(table),
     )
     if job.action == "inspect":
+        from snf_image_helper import inspection  # noqa: PLC0415 - half a second for every deployment
+
         inspection.inspect(machine, found)
         return
     with Tree(machine, family) as tree:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import secrets
+import os
 import shlex
 from collections.abc import Mapping
 from typing import Final
@@ -201,7 +201,7 @@ def _warn_of_rival(guest: Guest, path: str) -> None:
 
 def _write_seed(guest: Guest) -> None:
     asked = guest.job.initialize_datasource
-    instance_id = asked.instance_id or f"{guest.job.instance}-{secrets.token_hex(8)}"
+    instance_id = asked.instance_id or f"{guest.job.instance}-{os.urandom(8).hex()}"
     set_meta_data(guest, instance_id=instance_id)
     if asked.user_data is None:
         guest.warn("no cloud-init user data given: user-data is empty")

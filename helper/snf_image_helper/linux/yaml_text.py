@@ -8,53 +8,25 @@ with a shell parser that knows no other form.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from typing import Final
 
-import yaml
-
 from snf_image_helper.errors import ImageError
 
-_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 MAX_DOCUMENT: Final = 1024 * 1024
 """Bytes of a YAML document of the image that are parsed at most."""
 
 
-class _Dumper(yaml.SafeDumper):
-    """Quotes what is no plain word, keeps blocks of text as blocks, knows no aliases."""
-
-    def serialize(self, node: yaml.Node) -> None:
-        if isinstance(node, yaml.MappingNode):
-            node.flow_style = False  # the document itself: its keys begin lines
-        super().serialize(node)
-
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the interface of PyYAML
-        return True
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - as above
-        super().increase_indent(flow, indentless=False)
-
-
-def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    if _PLAIN.fullmatch(text):
-        style = None
-    elif text.endswith("\n") and text.isascii():
-        style = "|"
-    else:
-        style = '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
-
-
 def dump(document: Mapping[str, object]) -> str:
     """The YAML text of plain values, in the order given."""
+    import yaml  # noqa: PLC0415 - a fifth of a second, of jobs that write no YAML too
+
+    from snf_image_helper.linux.yaml_dumper import Dumper  # noqa: PLC0415 - as above
+
     text: str = yaml.dump(
         dict(document),
-        Dumper=_Dumper,
+        Dumper=Dumper,
         sort_keys=False,
         default_flow_style=None,
         allow_unicode=True,
@@ -68,6 +40,8 @@ def load_mapping(data: bytes, path: str) -> dict[str, object]:
 
     :class:`ImageError` if it is not YAML, not a mapping, or too large or too deep to be configuration.
     """
+    import yaml  # noqa: PLC0415 - as in dump
+
     if len(data) > MAX_DOCUMENT:
         raise ImageError(f"{path}: larger than {MAX_DOCUMENT} bytes")
     try:

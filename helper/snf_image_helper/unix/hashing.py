@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import string
 import warnings
 from typing import Final, Literal
@@ -87,18 +87,18 @@ def _setting(method: Method, family: OsFamily) -> str:
 
 def _salt(length: int) -> str:
     """``length`` characters of 6 random bits each."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+    return "".join(_ALPHABET[byte % 64] for byte in os.urandom(length))
 
 
 def _bcrypt_salt() -> str:
     """128 bits in bcrypt's own order, most significant bits first, the last character padded with zeros."""
-    number = int.from_bytes(secrets.token_bytes(16), "big") << 4
+    number = int.from_bytes(os.urandom(16), "big") << 4
     return "".join(_BCRYPT_ALPHABET[number >> shift & 63] for shift in range(126, -1, -6))
 
 
 def _yescrypt_salt() -> str:
     """128 bits in groups of three bytes, least significant bits first."""
-    raw = secrets.token_bytes(16)
+    raw = os.urandom(16)
     encoded = ""
     for start in range(0, len(raw), 3):
         group = raw[start : start + 3]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import hashlib
 import os
 import posixpath
 import re
@@ -110,6 +109,8 @@ def _write(guest: Guest, path: str, key: HostKey) -> None:
 
 def fingerprint(public: str) -> str:
     """SHA256 of a public key line, as ``ssh-keygen -l`` prints it."""
+    import hashlib  # noqa: PLC0415 - a tenth of a second at the start, before the first task
+
     digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()
     return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
 
