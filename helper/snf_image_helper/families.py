@@ -43,6 +43,25 @@ class Family:
     enforce_personality: Action | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Later:
+    """An action: ``function`` of a module below this package, which is imported when the task runs.
+
+    Emulated processors import slowly. What a job does not need is not imported, and what its first task
+    does not need is imported after it.
+    """
+
+    module: str
+    function: str
+
+    def __call__(self, guest: Guest) -> None:
+        self.load()(guest)
+
+    def load(self) -> Action:
+        action: Action = getattr(importlib.import_module(f"{__package__}.{self.module}"), self.function)
+        return action
+
+
 # A family's package is imported when an image needs it: most images need one.
 PACKAGES: Final = {
     OsFamily.LINUX: "snf_image_helper.linux.family",

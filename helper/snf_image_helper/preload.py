@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import shutil
 from typing import Final
 
-from snf_image_helper.families import PACKAGES
+from snf_image_helper.families import PACKAGES, Later, family_of
 from snf_image_process import ProcessError, run
 
 _PROGRAMS: Final = ("e2fsck", "resize2fs", "mkswap", "tune2fs")
@@ -16,7 +17,6 @@ _LATER: Final = (
     "tempfile",
     "yaml",
     "snf_image_helper.inspection",
-    "snf_image_helper.linux.network",
     "snf_image_helper.linux.yaml_dumper",
 )
 """What a cold start leaves until it is needed."""
@@ -27,8 +27,13 @@ _TIMEOUT: Final = 30.0
 def preload() -> None:
     """Import the code of every family, and read the most used programs with their libraries."""
     importlib.import_module("snf_image_helper.runner")
-    for module in (*PACKAGES.values(), *_LATER):
+    for module in _LATER:
         importlib.import_module(module)
+    for name in PACKAGES:
+        family = family_of(name)
+        for field in dataclasses.fields(family):
+            if isinstance(action := getattr(family, field.name), Later):
+                action.load()
     files = {path for program in _PROGRAMS for path in _with_libraries(program)}
     for path in sorted(files):
         with contextlib.suppress(OSError), open(path, "rb") as file:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
 import pytest
 
 from snf_image_contract.names import OsFamily
 from snf_image_helper.errors import ImageError
-from snf_image_helper.families import family_of
+from snf_image_helper.families import Later, family_of
 
 
 def test_linux_does_every_task_that_is_not_of_windows() -> None:
@@ -40,3 +41,13 @@ def test_a_family_that_is_still_to_come(name: OsFamily) -> None:
     """A clear word instead of a bug."""
     with pytest.raises(ImageError, match=f"^{name} is not supported yet"):
         family_of(name)
+
+
+def test_what_is_imported_later_can_be_imported() -> None:
+    """A table names modules and functions as text: each of them exists and takes the tree."""
+    family = family_of(OsFamily.LINUX)
+    actions = [getattr(family, field.name) for field in dataclasses.fields(family)]
+    later = [action for action in actions if isinstance(action, Later)]
+    assert len(later) == 10
+    for action in later:
+        assert list(inspect.signature(action.load()).parameters) == ["guest"], action

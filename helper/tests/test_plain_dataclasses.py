@@ -132,7 +132,8 @@ import importlib, json, pkgutil, sys
 from snf_image_helper import plain_dataclasses
 sys.modules["dataclasses"] = plain_dataclasses
 import snf_image_helper.init, snf_image_helper.runner, snf_image_helper.linux.family
-print(sorted({"dataclasses", "hashlib", "inspect", "secrets", "tempfile", "yaml"} & set(sys.modules)))
+slow = {"crypt", "dataclasses", "hashlib", "inspect", "secrets", "tempfile", "yaml"}
+print(sorted(slow & set(sys.modules)))
 import snf_image_contract, snf_image_helper, snf_image_process
 for package in (snf_image_contract, snf_image_helper, snf_image_process):
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):

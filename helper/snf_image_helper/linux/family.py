@@ -5,37 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from snf_image_contract.names import OsFamily
-from snf_image_helper.families import Family
-from snf_image_helper.guest import Guest
-from snf_image_helper.linux.cloud_init import initialize_datasource
-from snf_image_helper.linux.hostname import assign_hostname
-from snf_image_helper.linux.machine_id import change_machine_id
-from snf_image_helper.linux.password import change_password
-from snf_image_helper.linux.resize_mounted import resize_mounted
-from snf_image_helper.linux.selinux import selinux_autorelabel
-from snf_image_helper.linux.ssh_host_keys import delete_ssh_keys
-from snf_image_helper.linux.swap import add_swap
-from snf_image_helper.unix.personality import enforce_personality
-
-
-def configure_network(guest: Guest) -> None:
-    """As :func:`snf_image_helper.linux.network.configure_network`, imported where an interface was given."""
-    from snf_image_helper.linux import network  # noqa: PLC0415 - fifteen modules, which many jobs do not need
-
-    network.configure_network(guest)
-
+from snf_image_helper.families import Family, Later
 
 FAMILY: Final = Family(
     name=OsFamily.LINUX,
     default_users=("root",),
-    initialize_datasource=initialize_datasource,
-    filesystem_resize_mounted=resize_mounted,
-    add_swap=add_swap,
-    assign_hostname=assign_hostname,
-    change_machine_id=change_machine_id,
-    change_password=change_password,
-    configure_network=configure_network,
-    delete_ssh_keys=delete_ssh_keys,
-    selinux_autorelabel=selinux_autorelabel,
-    enforce_personality=enforce_personality,
+    initialize_datasource=Later("linux.cloud_init", "initialize_datasource"),
+    filesystem_resize_mounted=Later("linux.resize_mounted", "resize_mounted"),
+    add_swap=Later("linux.swap", "add_swap"),
+    assign_hostname=Later("linux.hostname", "assign_hostname"),
+    change_machine_id=Later("linux.machine_id", "change_machine_id"),
+    change_password=Later("linux.password", "change_password"),
+    configure_network=Later("linux.network", "configure_network"),
+    delete_ssh_keys=Later("linux.ssh_host_keys", "delete_ssh_keys"),
+    selinux_autorelabel=Later("linux.selinux", "selinux_autorelabel"),
+    enforce_personality=Later("unix.personality", "enforce_personality"),
 )
