@@ -6,7 +6,9 @@ import hashlib
 import os
 import shutil
 import stat
+import tempfile
 import uuid
+from typing import Final
 
 from builder.base import EPOCH
 from snf_image_process import run
@@ -41,15 +43,33 @@ def tree_digest(root: str) -> str:
     return digest.hexdigest()
 
 
+_LIBRARIES: Final = "usr/lib/x86_64-linux-gnu"
+_UNCOMPRESSED: Final = (
+    r"usr/bin/python3.*",
+    r"usr/lib/python3\.11/.*",
+    r"usr/lib/snf-image/.*",
+    rf"{_LIBRARIES}/ld-.*",
+    rf"{_LIBRARIES}/lib(c|m|z|expat|crypt|ffi|com_err|e2p|ext2fs|blkid|uuid)[-.].*",
+    r"usr/sbin/(e2fsck|resize2fs|mkswap|tune2fs)",
+)
+"""What every job reads, as patterns of mkfs.erofs (regex(7), paths without the first slash).
+
+Unpacking it costs a second of an emulated start, and leaving it as it is 17 MB of the image.
+"""
+
+
 def root_image(root: str, output: str, build: str) -> None:
     """The tree as a read-only erofs image; its UUID is the beginning of the build id."""
-    run(
-        [
-            "mkfs.erofs", "-zlz4hc,12", "-C65536", f"-T{EPOCH}", f"-U{root_uuid(build)}", "--all-root",
-            "--exclude-path=boot", output, root,
-        ],
-        timeout=_TIMEOUT,
-    )  # fmt: skip
+    with tempfile.NamedTemporaryFile("w", prefix="hints-") as hints:
+        hints.writelines(f"0 {pattern}\n" for pattern in _UNCOMPRESSED)
+        hints.flush()
+        run(
+            [
+                "mkfs.erofs", "-zlz4hc,12", "-C65536", f"-T{EPOCH}", f"-U{root_uuid(build)}", "--all-root",
+                f"--compress-hints={hints.name}", "--exclude-path=boot", output, root,
+            ],
+            timeout=_TIMEOUT,
+        )  # fmt: skip
 
 
 def root_uuid(build: str) -> uuid.UUID:
