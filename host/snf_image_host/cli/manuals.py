@@ -163,8 +163,7 @@ def _usages(parser: Parser) -> Iterator[str]:
 
 def _options(parser: Parser) -> str:
     rows = ((spelt.replace("`", ""), text) for spelt, text in parser.documented())
-    return "".join(_item(f"\\fB{_escape(spelt)}\\fR", text % {"default": ""} if "%(" in text else text)
-                   for spelt, text in rows)  # fmt: skip
+    return "".join(_item(f"\\fB{_escape(spelt)}\\fR", text) for spelt, text in rows)
 
 
 def _exit_codes() -> str:
