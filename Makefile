@@ -44,7 +44,7 @@ matrix: warm fixtures ## deploy every cell of ci/matrix.yaml and look at the res
 
 test: deps ## everything
 	@.venv/bin/tox -e lint,unit
-	@$(MAKE) --no-print-directory warm fixtures
+	@$(MAKE) --no-print-directory docs warm fixtures
 	@$(PYTEST) -m "requires and not engines"
 	@$(PYTEST) vmtests/matrix vmtests/end_to_end
 	@$(MAKE) --no-print-directory test-ganeti test-packages
@@ -62,6 +62,9 @@ test-packages: deb fixtures ## install, use, upgrade and purge the packages in a
 
 test-engines: helper-image ## the helper image by a Docker-compatible service: the same bytes again
 	@$(PYTEST) -n 0 -m engines host/tests/test_helper_image_build.py
+
+docs: deps ## the documentation as web pages in build/docs; a warning is an error
+	@.venv/bin/mkdocs --quiet build --strict --clean
 
 bench: helper-image fixtures ## measure copy, helper and deployment; table and build/bench.json
 	@$(SUDO) .venv/bin/python bench/run.py

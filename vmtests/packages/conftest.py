@@ -1,0 +1,37 @@
+"""What the tests of the packages share: the built packages, and an older build of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from snf_image_process import run
+from snf_image_vmtests import places
+from snf_image_vmtests.debian_node import DebianNode, built_package
+
+
+@pytest.fixture(scope="session")
+def older(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The node's package as an earlier build had it: a lower version, and another default configuration."""
+    place = tmp_path_factory.mktemp("older")
+    tree = str(place / "tree")
+    run(["dpkg-deb", "--raw-extract", built_package("snf-image"), tree], timeout=60)
+    control = os.path.join(tree, "DEBIAN/control")
+    with open(control, encoding="utf-8") as file:
+        lines = [line for line in file if not line.startswith("Recommends:")]
+    with open(control, "w", encoding="utf-8") as file:
+        file.writelines("Version: 0.9\n" if line.startswith("Version:") else line for line in lines)
+    with open(os.path.join(tree, "etc/default/snf-image"), "w", encoding="utf-8") as file:
+        file.write("# An older default.\n")
+    path = str(place / "snf-image_0.9_all.deb")
+    run(["dpkg-deb", "--root-owner-group", "-Zgzip", "--build", tree, path], timeout=60)
+    return path
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[DebianNode]:
+    """A fresh Debian 12 that has what the packages depend on, and not the packages."""
+    with DebianNode(os.path.join(places.build_directory(), "packages-node")) as made:
+        yield made
