@@ -1,4 +1,4 @@
-"""What the tests of the packages share: the built packages, and an older build of one."""
+"""What the tests of the packages share: older packages, and a node to install them on."""
 
 from __future__ import annotations
 
@@ -28,6 +28,29 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = str(place / "snf-image_0.9_all.deb")
     run(["dpkg-deb", "--root-owner-group", "-Zgzip", "--build", tree, path], timeout=60)
     return path
+
+
+@pytest.fixture(scope="session")
+def predecessor(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A package of the name that earlier versions have, with files at the same places."""
+    place = tmp_path_factory.mktemp("predecessor")
+    files = {
+        "DEBIAN/control": (
+            "Package: snf-image-host\nVersion: 0.20\nArchitecture: all\nMaintainer: nobody <a@b>\n"
+            "Description: what was there before\n"
+        ),
+        "DEBIAN/conffiles": "/etc/default/snf-image\n",
+        "etc/default/snf-image": "# As it was shipped.\n",
+        "usr/share/ganeti/os/snf-image/create": "#!/bin/sh\nexit 1\n",
+        "usr/share/ganeti/os/snf-image/common.sh": "",
+    }
+    for name, text in files.items():
+        path = place / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    path = place / "snf-image-host_0.20_all.deb"
+    run(["dpkg-deb", "--root-owner-group", "-Zgzip", "--build", str(place / "tree"), str(path)], timeout=60)
+    return str(path)
 
 
 @pytest.fixture(scope="session")

@@ -29,17 +29,23 @@ def test_lintian_finds_nothing() -> None:
     assert (done.status, done.text) == (0, "")
 
 
-def test_install_use_upgrade_purge(node: DebianNode, older: str) -> None:
-    """D-34: one node's life. ``doctor`` and a deployment work; a changed conffile stays; nothing remains."""
+def test_install_use_upgrade_purge(node: DebianNode, predecessor: str, older: str) -> None:
+    """D-34: one node's life, from the package of earlier versions to the purge.
+
+    A changed conffile stays, ``doctor`` and a deployment work, nothing remains.
+    """
     before = node.files()
-    node.install(older)
+    node.install(predecessor)
     with open(node.path("/etc/default/snf-image"), "w", encoding="utf-8") as file:
         file.write(CONFIGURATION)
+    node.install(older)
+    assert not os.path.exists(node.path(f"{DEFINITION}/common.sh"))
     node.install(*(built_package(name) for name in PACKAGES))
 
     with open(node.path("/etc/default/snf-image"), encoding="utf-8") as file:
         assert file.read() == CONFIGURATION
     _check_definition(node)
+    _update_the_helper(node)
     _leave_something_behind(node)
     _run_the_quick_start(node)
 
@@ -62,6 +68,22 @@ def _check_definition(node: DebianNode) -> None:
     assert node.run("cat", f"{DEFINITION}/ganeti_api_version").text.split() == ["20"]
     failed = node.run(f"{DEFINITION}/verify", "parameters", accept=(1,))
     assert b"img_id" in failed.stdout + failed.stderr
+
+
+def _update_the_helper(node: DebianNode) -> None:
+    """D-15: an archive made as the page on installation says; a wrong digest changes nothing."""
+    directory = places.helper_directory()
+    run(["tar", "-C", directory, "--exclude=./warm", "-cf", node.path("/srv/helper.tar"), "."], timeout=120)
+    digest = run(["sha256sum", node.path("/srv/helper.tar")], timeout=120).text.split()[0]
+    update = ["snf-image-update-helper", "/srv/helper.tar", "--sha256"]
+    inode = os.stat(node.path("/var/lib/snf-image/helper")).st_ino
+    refused = node.run(*update, digest[::-1], accept=(3,))
+    assert b"nothing was changed" in refused.stderr
+    assert os.stat(node.path("/var/lib/snf-image/helper")).st_ino == inode
+    node.run(*update, digest)
+    assert os.path.exists(node.path("/var/lib/snf-image/helper/disk.img"))
+    node.run("snf-image", "helper", "verify")
+    os.unlink(node.path("/srv/helper.tar"))
 
 
 def _run_the_quick_start(node: DebianNode) -> None:
