@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from image_recipes.debian import archive_of
 from snf_image_process import run
 from snf_image_vmtests import places
-from snf_image_vmtests.debian_node import DebianNode, built_package
+from snf_image_vmtests.debian_node import SUITE, DebianNode, built_package
 
 
 @pytest.fixture(scope="session")
@@ -56,5 +57,6 @@ def predecessor(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def node() -> Iterator[DebianNode]:
     """A fresh Debian 12 that has what the packages depend on, and not the packages."""
-    with DebianNode(os.path.join(places.build_directory(), "packages-node")) as made:
+    directory = os.path.join(places.build_directory(), "packages-node")
+    with DebianNode(directory, archive_of(SUITE)) as made:
         yield made

@@ -39,8 +39,8 @@ def built_package(name: str) -> str:
     return found[0]
 
 
-def rootfs_archive() -> str:
-    """Path of the archive; made by mmdebstrap if it is not in the cache."""
+def rootfs_archive(sources: Sequence[str]) -> str:
+    """Path of the archive; made by mmdebstrap from ``sources`` (its arguments) if it is not in the cache."""
     key = hashlib.sha256(" ".join([SUITE, *DEPENDS, *_FOREIGN]).encode()).hexdigest()[:16]
     cache = os.path.join(places.build_directory(), "cache/packages-test")
     path = os.path.join(cache, f"node-{key}.tar")
@@ -50,7 +50,7 @@ def rootfs_archive() -> str:
         hooks = [f'--customize-hook=rm -f "$1"/{name}' for name in _FOREIGN]
         argv = ["mmdebstrap", "--quiet", "--variant=essential", f"--include={','.join(DEPENDS)}"]
         try:
-            run([*argv, *hooks, SUITE, partial], timeout=1200, env={"HOME": "/root"})
+            run([*argv, *hooks, SUITE, partial, *sources], timeout=1200, env={"HOME": "/root"})
             os.rename(partial, path)
         finally:
             if os.path.exists(partial):
@@ -59,13 +59,17 @@ def rootfs_archive() -> str:
 
 
 class DebianNode:
-    """A context manager: the tree is removed at its end. Programs see /dev and a /proc of their own."""
+    """A context manager: the tree is removed at its end. Programs see /dev and a /proc of their own.
 
-    def __init__(self, directory: str) -> None:
+    ``sources``: where its packages come from, as arguments of mmdebstrap.
+    """
+
+    def __init__(self, directory: str, sources: Sequence[str]) -> None:
         self.directory = directory
+        self._sources = sources
 
     def __enter__(self) -> Self:
-        archive = rootfs_archive()
+        archive = rootfs_archive(self._sources)
         shutil.rmtree(self.directory, ignore_errors=True)
         os.makedirs(self.directory)
         run(
