@@ -12,7 +12,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PYTEST := $(SUDO) env HYPOTHESIS_STORAGE_DIRECTORY=build/hypothesis $(if $(CI),CI=$(CI)) \
 	.venv/bin/pytest -p no:cacheprovider -n $(JOBS)
 
-.PHONY: help deps demo test test-engines test-ganeti lint unit matrix warm helper-image fixtures bench clean \
+.PHONY: help deps demo test test-engines test-ganeti deb test-packages docs lint unit matrix warm helper-image fixtures bench clean \
 	distclean
 
 help: ## list the targets
@@ -44,17 +44,27 @@ matrix: warm fixtures ## deploy every cell of ci/matrix.yaml and look at the res
 
 test: deps ## everything
 	@.venv/bin/tox -e lint,unit
-	@$(MAKE) --no-print-directory warm fixtures
+	@$(MAKE) --no-print-directory docs warm fixtures
 	@$(PYTEST) -m "requires and not engines"
 	@$(PYTEST) vmtests/matrix vmtests/end_to_end
-	@$(MAKE) --no-print-directory test-ganeti
+	@$(MAKE) --no-print-directory test-ganeti test-packages
 
 test-ganeti: warm fixtures ## the OS provider on a real Ganeti cluster of one node, in its own namespaces
 	@ci/bootstrap ci/packages-ganeti.txt
 	@$(PYTEST) -n 0 vmtests/ganeti
 
+deb: helper-image ## build Debian packages into build/deb
+	@ci/bootstrap ci/packages-deb.txt
+	@ci/deb
+
+test-packages: deb fixtures ## install, use, upgrade and purge the packages in a fresh Debian 12
+	@$(PYTEST) -n 0 vmtests/packages
+
 test-engines: helper-image ## the helper image by a Docker-compatible service: the same bytes again
 	@$(PYTEST) -n 0 -m engines host/tests/test_helper_image_build.py
+
+docs: deps ## the documentation as web pages in build/docs; a warning is an error
+	@.venv/bin/mkdocs --quiet build --strict --clean
 
 bench: helper-image fixtures ## measure copy, helper and deployment; table and build/bench.json
 	@$(SUDO) .venv/bin/python bench/run.py

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-import pytest
+import ast
+from collections.abc import Iterator
+from pathlib import Path
 
-from snf_image_contract.events import MAX_LINE, Failed, FoundUsers, encode_event
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from snf_image_contract.events import (
+    MAX_LINE,
+    MAX_TEXT,
+    Failed,
+    FoundUsers,
+    Warned,
+    decode_event,
+    encode_event,
+)
+from snf_image_contract.names import TaskName
 from snf_image_helper import inspection
-from snf_image_helper.report import clip_all
+from snf_image_helper.report import Reporter, clip_all
 from trees import GuestOf
 
 
@@ -36,3 +51,36 @@ def test_users_with_hostile_names_fit_their_events(guest_of: GuestOf) -> None:
     assert told == [name[:3] for name in names[: inspection.MAX_USERS]]
     assert sum(event.more for event in events) == 50
     assert inspection._users(guest_of({}).root) == (FoundUsers(users=()),)
+
+
+@given(text=st.text(st.characters(), max_size=300), times=st.integers(1, 40))
+@example(text="\udcff\x00\n", times=1)
+@example(text="\U0001f600", times=MAX_TEXT)
+@example(text="\x01", times=MAX_TEXT + 1)
+def test_a_warning_is_never_a_failure(text: str, times: int) -> None:
+    """T-126: whatever stands in it, it is one event that the host can read."""
+    lines: list[bytes] = []
+    reporter = Reporter(lines.append)
+    reporter.begin(TaskName.ADD_SWAP)
+    reporter.warn(text * times)
+    (line,) = lines
+    event = decode_event(line, 0)
+    assert isinstance(event, Warned)
+    assert event.task is TaskName.ADD_SWAP
+    assert len(event.message) <= MAX_TEXT
+    assert event.message.encode("utf-8").startswith(text.encode("utf-8", "backslashreplace")[:100])
+
+
+def calls_of_warn() -> Iterator[ast.Call]:
+    for path in sorted(Path(inspection.__file__).parent.rglob("*.py")):
+        calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        yield from (call for call in calls if ast.unparse(call.func).endswith(".warn"))
+
+
+def test_every_warning_goes_the_one_way() -> None:
+    """T-126: what warns is a reporter, or a guest that hands on to it; both take one text, nothing else."""
+    calls = list(calls_of_warn())
+    assert len(calls) > 50
+    assert {(len(call.args), len(call.keywords)) for call in calls} == {(1, 0)}
+    receivers = {ast.unparse(call.func).removesuffix(".warn") for call in calls}
+    assert receivers == {"guest", "report", "self.report", "machine.report"}

@@ -18,7 +18,8 @@ from snf_image_vmtests import crypt_hash, places
 from snf_image_vmtests.deployment import KEY
 from snf_image_vmtests.ext_image import ExtImage, boot_signature
 from snf_image_vmtests.fixture_images import load_fixture
-from snf_image_vmtests.ganeti_cluster import NODE, Cluster, Told, add_words, spell
+from snf_image_vmtests.ganeti_cluster import IMAGES, NODE, Cluster, Told, add_words, spell
+from snf_image_vmtests.operator_pages import shell_lines
 from snf_image_vmtests.serial_console import SerialConsole
 
 pytestmark = [
@@ -444,3 +445,17 @@ def test_history(cluster: Cluster) -> None:
     assert "image     alpine-mbr-ext4.diskdump (diskdump), sha256 " in shown
     assert "task      ChangePassword" in shown
     assert "HELPER" in cluster.run(command, "show", FOUR[0], "--console").demand().stdout
+
+
+def test_quick_start(cluster: Cluster) -> None:
+    """D-15: each command of the page for operators, as it stands there but for the node's name."""
+    image = f"{IMAGES}/debian-bookworm-mbr.diskdump"
+    os.link(cluster.path(image), cluster.path(f"{IMAGES}/debian-12.diskdump"))
+    commands = os.path.dirname(places.command("snf-image"))
+    told = ""
+    for shown in shell_lines("quick-start.md", "On a cluster"):
+        line = shown.replace("node1.example.org", NODE)
+        told += cluster.run("sh", "-c", f'PATH="{commands}:$PATH"; {line}').demand().text
+    assert "snf-image [global status: valid]" in told
+    assert "image     debian-12.diskdump (diskdump), sha256 " in told
+    assert "task      ChangePassword" in told

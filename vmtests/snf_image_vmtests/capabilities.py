@@ -95,6 +95,7 @@ CAPABILITIES: Final[dict[str, Capability]] = {
     "erofs": _program("mkfs.erofs", package="erofs-utils"),
     "squashfs": _program("mksquashfs", package="squashfs-tools"),
     "mmdebstrap": _program("mmdebstrap"),
+    "lintian": _program("lintian", "dpkg-deb"),
     "buildah": _program("buildah"),
     "podman": _program("podman"),
     "docker-sdk": _module("docker", "docker (Python)"),

@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
             value = action.metavar or ("{" + ",".join(action.choices) + "}" if action.choices else "")
             names = ", ".join(f"`{name}`" for name in action.option_strings)
             spelt = f"{names} {value}" if names else f"`{value}`"
-            rows.append((spelt.strip(), action.help or ""))
+            rows.append((spelt.strip(), (action.help or "") % {"default": action.default}))
         return rows
 
     def option_names(self) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Final
 from snf_image_contract.names import OsFamily, TaskName
 from snf_image_host.cli.arguments import EXIT_CODES, build_parser
 from snf_image_host.cli.parser import Parser
+from snf_image_host.cli.update_helper import build_parser as build_update_parser
 from snf_image_host.configuration.variables import OBSOLETE, OBSOLETE_PREFIXES, VARIABLES
 from snf_image_host.parameters.os_parameters import OS_PARAMETERS
 from snf_image_host.parameters.property_table import EXCLUDE_TASK, PROPERTIES
@@ -94,7 +95,7 @@ def configuration_page() -> str:
 def command_line_page() -> str:
     """Every command with its options."""
     parts = [_GENERATED, "# Command line"]
-    for name, parser in _commands(build_parser()):
+    for name, parser in (*_commands(build_parser()), *_commands(build_update_parser())):
         parts += [f"## {name}", f"```text\n{(parser.description or '').strip()}\n```"]
         rows = [f"| {_cell(spelt)} | {_cell(text)} |" for spelt, text in parser.documented()]
         if rows:
