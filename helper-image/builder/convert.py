@@ -21,7 +21,7 @@ CMDLINE = (
     # One processor, one job, one life: nothing to watch, to test or to protect from each other.
     "no_timer_check tsc=reliable nowatchdog noreplace-smp rcupdate.rcu_expedited=1 cryptomgr.notests "
     "mitigations=off init_on_alloc=0 audit=0 lsm= i8042.noaux i8042.nokbd "
-    # Other addresses at each start cost 0.3 s of it, and deployments from one saved state share theirs anyway.
+    # Other addresses at each start cost 0.3 s; deployments from one saved state share theirs anyway.
     "nokaslr "
     # virtio has message-signalled interrupts; routing the lines of each device by ACPI takes 0.2 s.
     "acpi=noirq"
