@@ -98,7 +98,6 @@ class TaskName(enum.StrEnum):
         """Attribute O: the image may bring its own (R-TASK-8)."""
         return "O" in _ATTRIBUTES[self]
 
-
     @property
     def place(self) -> tuple[int, str]:
         """By what tasks are ordered: number, then name in byte order."""

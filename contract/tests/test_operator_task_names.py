@@ -27,7 +27,7 @@ def test_a_file_has_a_number_and_a_name(file: str) -> None:
 @pytest.mark.parametrize(
     "file",
     [
-        "", "5", "55", "5Agent", "555", "Agent", "55install-agent", "55a.sh", "55a/b", "55a\n", "55é", "٥٥a",
+        "", "5", "55", "5Agent", "555", "Agent", "55install-agent", "55a.sh", "55a/b", "55a\n", "55é", "\u0665\u0665a",
         "²²a", f"10{LONGEST}x", "50AddSwap", "12addswap", "99UMOUNTIMAGE",
     ],
 )  # fmt: skip

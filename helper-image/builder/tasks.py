@@ -60,8 +60,8 @@ def _check(directory: str, name: str) -> None:
     path = os.path.join(directory, name)
     if operator_task_place(name) is None:
         raise OSError(
-            f"{path!r} cannot be a task: its name must be two digits, then letters and digits, at most 64 and "
-            "not the name of a built-in task, such as 55InstallAgent"
+            f"{path!r} cannot be a task: its name must be two digits, then letters and digits, at most 64 and"
+            " not the name of a built-in task, such as 55InstallAgent"
         )
     status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):

@@ -85,7 +85,9 @@ def environment(subject: Guest | Machine, directory: str) -> dict[str, str]:
 
     Big values are written to files of ``directory``, and ``SNF_IMAGE_<NAME>_FILE`` names the file instead.
     """
-    values = {variable.name: variable.value.reveal() for variable in subject.job.environment} | _facts(subject)
+    values = {variable.name: variable.value.reveal() for variable in subject.job.environment} | _facts(
+        subject
+    )
     if "PASSWD" in values:
         values.setdefault("PASSWORD", values["PASSWD"])
     result: dict[str, str] = {}

@@ -83,6 +83,9 @@ def test_another_contract_is_refused_before_anything_starts(directory: Path) -> 
         manifest() | {"files": {"kernel": {"size": "1", "sha256": "x"}}},
         manifest() | {"build": 1},
         manifest() | {"surprise": 1},
+        manifest() | {"tasks": ["InstallAgent"]},
+        manifest() | {"tasks": ["50AddSwap"]},
+        manifest() | {"tasks": [f"10t{number}" for number in range(101)]},
         manifest() | {"format": 2},
     ],
 )

@@ -154,6 +154,34 @@ def test_no_bytes_upset_the_listeners(chunks: list[bytes]) -> None:
             assert conversation.fault is None
 
 
+ACCEPTED: tuple[Event, ...] = (Hello(contract_version=CONTRACT_VERSION, build="b"), JobAccepted())
+
+
+def heard(*events: Event) -> Conversation:
+    """The conversation after a helper that was given a job said these."""
+    conversation = Conversation(Reporter(), Bounds(warnings=5))
+    conversation.job_given = True
+    consumer = JsonEvents(conversation, NO_LOG)
+    for seq, event in enumerate((*ACCEPTED, *events)):
+        consumer.feed(encode_event(event, seq))
+    return conversation
+
+
+def test_tasks_of_the_operator_have_their_turn_like_others() -> None:
+    """R-MON-9, D-34: one after the other, a bounded number of times."""
+    started, ended = OperatorTaskStarted(task="Agent"), OperatorTaskEnded(task="Agent", seconds=0)
+    swap = TaskStarted(task=TaskName.ADD_SWAP)
+    assert heard(started, ended, started).fault is None
+    assert heard(started).last_said == "task Agent was running"
+    assert heard(started, ended).last_said == "task Agent was done"
+    assert heard(swap, started).fault == "task Agent begins while AddSwap runs"
+    assert heard(started, swap).fault == "task AddSwap begins while Agent runs"
+    assert heard(ended).fault == "task Agent ends but does not run"
+    assert heard(started, Succeeded()).fault == "success while task Agent runs"
+    assert heard(*[started, ended] * 200).fault is None
+    assert heard(*[started, ended] * 201).fault == "more than 200 events operator-task-start"
+
+
 @pytest.fixture
 def qmp_pair() -> Any:
     ours, theirs = socket.socketpair()
