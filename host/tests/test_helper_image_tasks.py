@@ -1,4 +1,4 @@
-"""Task files that the operator adds to the helper image: what is taken, what is refused, what stays the same."""
+"""Task files that the operator adds to the helper image: what is taken and what is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from builder import command, manifest
 from builder.tasks import read_tasks
 
@@ -25,7 +24,7 @@ def put(directory: Path, name: str, content: str | bytes = SCRIPT, mode: int = 0
 
 
 def refused(directory: Path) -> str:
-    with pytest.raises(OSError, match=".") as caught:
+    with pytest.raises(OSError, match=r".") as caught:
         read_tasks(str(directory))
     return str(caught.value)
 
@@ -52,7 +51,9 @@ def test_what_editors_leave_behind_is_left_out_with_a_line(
     assert all("is no task, it is left out" in line for line in said)
 
 
-@pytest.mark.parametrize("name", ["README", "5Agent", "55install-agent", "55agent.sh", "50AddSwap", "99addswap"])
+@pytest.mark.parametrize(
+    "name", ["README", "5Agent", "55install-agent", "55agent.sh", "50AddSwap", "99addswap"]
+)
 def test_any_other_name_is_refused(name: str, tmp_path: Path) -> None:
     """D-34: and that of a built-in task, whatever its number."""
     put(tmp_path, name)
@@ -102,8 +103,11 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
     return options
 
 
-def test_the_image_is_built_again_when_a_task_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_image_is_built_again_when_a_task_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """D-34: names and contents are among what a build depends on; an empty directory is as none at all."""
+
     def digest() -> str:
         options = asked(tmp_path, monkeypatch, "--tasks", str(tmp_path))
         return command._inputs_digest(str(CHECKOUT), options)
@@ -127,7 +131,9 @@ def test_tasks_come_into_the_image_with_even_modes_and_times(
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     put(tasks, "55Agent", mode=0o700)
-    command._make_context(str(CHECKOUT), str(tmp_path / "with"), asked(tmp_path, monkeypatch, "--tasks", str(tasks)))
+    command._make_context(
+        str(CHECKOUT), str(tmp_path / "with"), asked(tmp_path, monkeypatch, "--tasks", str(tasks))
+    )
     command._make_context(str(CHECKOUT), str(tmp_path / "without"), asked(tmp_path, monkeypatch))
     added = tmp_path / "with/code/tasks/55Agent"
     status = added.stat()
@@ -160,7 +166,9 @@ def test_a_wrong_file_ends_the_build_before_it_begins(
     put(tmp_path, "README", "text")
     umask = os.umask(0o022)
     try:
-        monkeypatch.setattr("sys.argv", ["build", "--tasks", str(tmp_path), "--output", str(tmp_path / "out")])
+        monkeypatch.setattr(
+            "sys.argv", ["build", "--tasks", str(tmp_path), "--output", str(tmp_path / "out")]
+        )
         assert command.main(str(CHECKOUT)) == 5
     finally:
         os.umask(umask)

@@ -256,7 +256,7 @@ def test_it_is_incomplete_after_a_program_of_others(
 
 
 def test_what_a_task_of_the_operator_changed_is_not_known() -> None:
-    """D-30, D-34: null in its place, and the list as a whole is not complete; one that was skipped changed nothing."""
+    """D-30, D-34: null in its place, and `complete` is false; one that was skipped changed nothing."""
     ran = OperatorTaskEnded(task="InstallAgent", seconds=1)
     built = receipt(None, *EVENTS, ran).as_json()
     assert built["tasks"][-1] == {"name": "InstallAgent", "seconds": 1, "skipped": None, "changes": None}

@@ -17,7 +17,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snf_image_contract.events import Change, Changed, Failed, Succeeded, Warned
+from snf_image_contract.events import (
+    Change,
+    Changed,
+    Event,
+    Failed,
+    Hello,
+    JobAccepted,
+    OperatorTaskEnded,
+    OperatorTaskStarted,
+    Succeeded,
+    TaskStarted,
+    Warned,
+    encode_event,
+)
+from snf_image_contract.job import CONTRACT_VERSION
 from snf_image_contract.names import TaskName
 from snf_image_host.errors import NodeError, SnfImageError
 from snf_image_host.inert import inert_bytes, inert_event, inert_text
