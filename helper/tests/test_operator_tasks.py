@@ -13,7 +13,8 @@ from snf_image_contract.events import OperatorTaskEnded, OperatorTaskStarted, Wa
 from snf_image_contract.job import OperatorTask, Variable
 from snf_image_contract.names import OsFamily, TaskName
 from snf_image_contract.secret import Secret
-from snf_image_helper import operator_tasks, runner
+from snf_image_helper import operator_tasks, partition_table, runner
+from snf_image_helper.detection import Detection
 from snf_image_helper.errors import TaskError
 from snf_image_helper.guest import Guest
 from snf_image_helper.linux.family import FAMILY
@@ -162,10 +163,10 @@ def test_an_inspection_runs_none_and_a_job_runs_its_own(
     add("55Agent", "#!/bin/sh\necho 55Agent\n")
     guest = guest_of({}, operator_tasks=(OperatorTask(file="55Agent"),))
     monkeypatch.setattr(runner, "find_disks", lambda _: guest.disks)
-    found = runner.Detection(os_family=OsFamily.LINUX, root_partition=1)
+    found = Detection(os_family=OsFamily.LINUX, root_partition=1)
     monkeypatch.setattr(runner, "detect", lambda *_: found)
-    monkeypatch.setattr(runner.partition_table, "read", lambda _: Table)
-    monkeypatch.setattr(runner.partition_table, "resize_partition", lambda _: None)
+    monkeypatch.setattr(partition_table, "read", lambda _: Table)
+    monkeypatch.setattr(partition_table, "resize_partition", lambda _: None)
     monkeypatch.setattr(runner, "family_of", lambda _: FAMILY)
     monkeypatch.setattr(runner.Tree, "guest", lambda _: guest)
     monkeypatch.setattr(runner, "run_step", lambda step, *_: os.write(1, f"{step.name}\n".encode()))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from builder import command, manifest
+from builder.base import EPOCH
 from builder.tasks import read_tasks
 
 CHECKOUT = Path(__file__).parents[2]
@@ -137,7 +138,7 @@ def test_tasks_come_into_the_image_with_even_modes_and_times(
     command._make_context(str(CHECKOUT), str(tmp_path / "without"), asked(tmp_path, monkeypatch))
     added = tmp_path / "with/code/tasks/55Agent"
     status = added.stat()
-    assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o755, command.EPOCH)
+    assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o755, EPOCH)
     assert added.read_text() == SCRIPT
     found = {str(path.relative_to(tmp_path / "with")) for path in (tmp_path / "with").rglob("*")}
     plain = {str(path.relative_to(tmp_path / "without")) for path in (tmp_path / "without").rglob("*")}

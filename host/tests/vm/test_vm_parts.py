@@ -184,6 +184,7 @@ def heard(*events: Event) -> Conversation:
 def test_tasks_of_the_operator_have_their_turn_like_others() -> None:
     """R-MON-9, D-34: one after the other, a bounded number of times."""
     started, ended = OperatorTaskStarted(task="Agent"), OperatorTaskEnded(task="Agent", seconds=0)
+    turn: tuple[Event, ...] = (started, ended)
     swap = TaskStarted(task=TaskName.ADD_SWAP)
     assert heard(started, ended, started).fault is None
     assert heard(started).last_said == "task Agent was running"
@@ -192,8 +193,8 @@ def test_tasks_of_the_operator_have_their_turn_like_others() -> None:
     assert heard(started, swap).fault == "task AddSwap begins while Agent runs"
     assert heard(ended).fault == "task Agent ends but does not run"
     assert heard(started, Succeeded()).fault == "success while task Agent runs"
-    assert heard(*[started, ended] * 200).fault is None
-    assert heard(*[started, ended] * 201).fault == "more than 200 events operator-task-start"
+    assert heard(*turn * 200).fault is None
+    assert heard(*turn * 201).fault == "more than 200 events operator-task-start"
 
 
 @pytest.fixture
