@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from snf_image_contract.job import CONTRACT_VERSION
-from snf_image_host.errors import NodeError, UserError
 from snf_image_host.cli.main import main
+from snf_image_host.errors import NodeError, UserError
 from snf_image_host.helper_image import added_tasks, build, load, verify
 
 FILES = {"kernel": b"kernel", "initrd": b"initrd", "root.img": b"root", "disk.img": b"disk"}
