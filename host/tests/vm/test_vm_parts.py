@@ -168,15 +168,13 @@ def test_no_bytes_upset_the_listeners(chunks: list[bytes]) -> None:
             assert conversation.fault is None
 
 
-ACCEPTED: tuple[Event, ...] = (Hello(contract_version=CONTRACT_VERSION, build="b"), JobAccepted())
-
-
 def heard(*events: Event) -> Conversation:
     """The conversation after a helper that was given a job said these."""
     conversation = Conversation(Reporter(), Bounds(warnings=5))
     conversation.job_given = True
     consumer = JsonEvents(conversation, NO_LOG)
-    for seq, event in enumerate((*ACCEPTED, *events)):
+    hello = Hello(contract_version=CONTRACT_VERSION, build="b")
+    for seq, event in enumerate((hello, JobAccepted(), *events)):
         consumer.feed(encode_event(event, seq))
     return conversation
 
