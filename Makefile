@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 ENGINE ?= buildah
 BASE ?=
+TASKS ?=
 JOBS ?= 2
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What root leaves in the caches of pytest and Hypothesis, the user's own tests could not write any more.
@@ -21,8 +22,9 @@ help: ## list the targets
 deps: ## install Debian packages and the virtual environment .venv
 	@ci/bootstrap
 
-helper-image: deps ## build the helper image into build/helper (ENGINE=buildah|docker, BASE=registry image)
-	@$(SUDO) helper-image/build --output build/helper --engine $(ENGINE) $(if $(BASE),--base $(BASE))
+helper-image: deps ## build the helper image into build/helper (ENGINE=buildah|docker, BASE=image, TASKS=directory)
+	@$(SUDO) helper-image/build --output build/helper --engine $(ENGINE) $(if $(BASE),--base $(BASE)) \
+		$(if $(TASKS),--tasks $(TASKS))
 
 fixtures: deps ## build the fixture images into build/fixtures
 	@$(SUDO) fixtures/images/build

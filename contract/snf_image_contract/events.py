@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Final, Literal
 
 from snf_image_contract import codec
-from snf_image_contract.names import OsFamily, TaskName
+from snf_image_contract.names import OsFamily, TaskName, is_operator_task
 
 MAX_LINE: Final = 64 * 1024
 MAX_TEXT: Final = 4096
@@ -71,6 +71,24 @@ class TaskEnded:
 
     KIND: ClassVar = "task-end"
     task: TaskName
+    seconds: float
+    skipped: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorTaskStarted:
+    """``task``: the name of a task that the operator added to the helper, without its number."""
+
+    KIND: ClassVar = "operator-task-start"
+    task: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorTaskEnded:
+    """``skipped``: why the task was not run."""
+
+    KIND: ClassVar = "operator-task-end"
+    task: str
     seconds: float
     skipped: str | None = None
 
@@ -176,9 +194,11 @@ class Succeeded:
     KIND: ClassVar = "succeeded"
 
 
+AnyTaskStarted = TaskStarted | OperatorTaskStarted
+AnyTaskEnded = TaskEnded | OperatorTaskEnded
 Event = (
-    Hello | Awake | JobAccepted | TaskStarted | TaskEnded | Warned | Changed | Detected
-    | FoundPartition | FoundSystem | FoundUsers | WouldRun | Failed | Succeeded
+    Hello | Awake | JobAccepted | TaskStarted | TaskEnded | OperatorTaskStarted | OperatorTaskEnded
+    | Warned | Changed | Detected | FoundPartition | FoundSystem | FoundUsers | WouldRun | Failed | Succeeded
 )  # fmt: skip
 
 EVENT_TYPES: Final[dict[str, Any]] = {kind.KIND: kind for kind in Event.__args__}
@@ -209,6 +229,8 @@ def decode_event(line: bytes, seq: int) -> Event:
     if not isinstance(kind, str) or kind not in EVENT_TYPES:
         raise codec.ContractError(f"event: unknown kind {str(kind)[:64]!r}")
     event: Event = codec.decode(EVENT_TYPES[kind], plain, where=kind)
+    if isinstance(event, OperatorTaskStarted | OperatorTaskEnded) and not is_operator_task(event.task):
+        raise codec.ContractError(f"{kind}.task: must be the name of an operator's task")
     return event
 
 

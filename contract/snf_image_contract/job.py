@@ -238,11 +238,20 @@ class Variable:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorTask:
+    """A task that the operator added to the helper: its file ``NNName``, and why it is skipped if it is."""
+
+    file: str
+    skipped: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What is to be done with the disks of one instance.
 
-    ``os_family`` or ``root_partition`` None: detect (R-DET-1). ``environment`` is for custom and
-    overwriting tasks, filled by the host only if one may run. ``clock``: the host's, seconds since the
+    ``os_family`` or ``root_partition`` None: detect (R-DET-1). ``environment`` is for custom,
+    overwriting and operators' tasks, filled by the host only if one may run. ``operator_tasks``: those of the
+    helper's that have their turn in this job. ``clock``: the host's, seconds since the
     epoch, UTC (R-HLP-16). ``entropy``: base64 of fresh random bytes of the host's, for the helper's kernel:
     one that continues from a saved state would make the same keys, salts and identifiers each time.
     """
@@ -261,6 +270,7 @@ class Job:
     allow_task_overwriting: bool = False
     skipped: tuple[SkippedTask, ...] = ()
     environment: tuple[Variable, ...] = ()
+    operator_tasks: tuple[OperatorTask, ...] = ()
     fix_partition_table: FixPartitionTable = FixPartitionTable()
     filesystem_resize_unmounted: FilesystemResizeUnmounted = FilesystemResizeUnmounted()
     mount_image: MountImage = MountImage()

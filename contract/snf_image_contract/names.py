@@ -98,7 +98,41 @@ class TaskName(enum.StrEnum):
         """Attribute O: the image may bring its own (R-TASK-8)."""
         return "O" in _ATTRIBUTES[self]
 
+    @property
+    def place(self) -> tuple[int, str]:
+        """By what tasks are ordered: number, then name in byte order."""
+        return self.number, self.value
 
+
+MAX_OPERATOR_TASKS: Final = 100
+MAX_OPERATOR_TASK_NAME: Final = 64
+
+
+def is_operator_task(name: str) -> bool:
+    """Whether a task that an operator adds may have this name: letters and digits, and no built-in task's."""
+    return (
+        0 < len(name) <= MAX_OPERATOR_TASK_NAME
+        and name.isascii()
+        and name.isalnum()
+        and name[0].isalpha()
+        and name.upper() not in _FOLDED
+    )
+
+
+def operator_task_place(file: str) -> tuple[int, str] | None:
+    """Number and name of the file ``NNName`` of an operator's task; None if it cannot be one."""
+    number, name = file[:2], file[2:]
+    if len(number) == 2 and number.isascii() and number.isdecimal() and is_operator_task(name):
+        return int(number), name
+    return None
+
+
+def runs_mounted(place: tuple[int, str]) -> bool:
+    """Whether the image is mounted when the turn of ``place`` comes."""
+    return TaskName.MOUNT_IMAGE.place < place < TaskName.UMOUNT_IMAGE.place
+
+
+_FOLDED: Final = frozenset(name.upper() for name in TaskName)
 _TABLE: Final = (
     (TaskName.FIX_PARTITION_TABLE, 10, "EC"),
     (TaskName.FILESYSTEM_RESIZE_UNMOUNTED, 20, "EFC"),

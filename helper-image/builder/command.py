@@ -16,6 +16,7 @@ from builder.base import EPOCH, base_tar, module_tar
 from builder.convert import kernel_and_initrd, root_image, self_booting_disk, tree_digest
 from builder.engine import Buildah, Docker, Engine
 from builder.manifest import write_manifest
+from builder.tasks import add_tasks, digest_of, read_tasks
 from snf_image_contract.job import CONTRACT_VERSION
 from snf_image_process import ProcessError
 
@@ -31,6 +32,7 @@ def main(source: str) -> int:
     os.umask(0o022)
     begun = time.monotonic()
     try:
+        asked.added = read_tasks(asked.tasks) if asked.tasks else []
         inputs = _inputs_digest(source, asked)
         if not asked.force and _read(os.path.join(asked.output, _STAMP)) == inputs:
             print(f"helper image: {asked.output} is up to date")
@@ -53,6 +55,7 @@ def _parse(source: str) -> argparse.Namespace:
     parser.add_argument("--cache", default=os.path.join(build, "cache/helper"), help="kept between builds")
     parser.add_argument("--engine", choices=("buildah", "docker"), default="buildah")
     parser.add_argument("--base", help="an image of Debian 12 to start from, not one made of packages")
+    parser.add_argument("--tasks", metavar="DIR", help="add the files NNName of this directory as tasks")
     parser.add_argument("--refresh", action="store_true", help="install the packages anew, for their updates")
     parser.add_argument("--force", action="store_true", help="build even if nothing changed")
     asked = parser.parse_args()
@@ -79,7 +82,7 @@ def _build(source: str, asked: argparse.Namespace, inputs: str) -> None:
             kernel_and_initrd(root, output)
             root_image(root, os.path.join(output, "root.img"), build)
             self_booting_disk(output, build, workspace)
-            write_manifest(root, output, build, CONTRACT_VERSION)
+            write_manifest(root, output, build, CONTRACT_VERSION, asked.added)
         _write(os.path.join(output, _STAMP), inputs)
         shutil.rmtree(asked.output, ignore_errors=True)
         os.rename(output, asked.output)
@@ -104,6 +107,7 @@ def _make_context(source: str, context: str, asked: argparse.Namespace) -> None:
             os.path.join(context, "code", package),
             ignore=shutil.ignore_patterns("__pycache__", "py.typed"),
         )
+    add_tasks(asked.tasks, asked.added, os.path.join(context, "code"))
     for directory, names, files in os.walk(context):
         for name in names + files:
             path = os.path.join(directory, name)
@@ -120,7 +124,7 @@ def _make_context(source: str, context: str, asked: argparse.Namespace) -> None:
 
 
 def _inputs_digest(source: str, asked: argparse.Namespace) -> str:
-    """A digest over everything a build depends on that this checkout holds."""
+    """A digest over everything a build depends on that this checkout holds, and the operator's tasks."""
     roots = [os.path.join(source, "helper-image")]
     roots += [os.path.join(source, folder, f"snf_image_{folder}") for folder in _CODE]
     digest = hashlib.sha256(f"{asked.engine} {asked.base}".encode())
@@ -133,6 +137,7 @@ def _inputs_digest(source: str, asked: argparse.Namespace) -> str:
                 path = os.path.join(directory, name)
                 with open(path, "rb") as file:
                     digest.update(f"{os.path.relpath(path, source)}\0".encode() + file.read() + b"\0")
+    digest.update(digest_of(asked.tasks, asked.added))
     return digest.hexdigest()
 
 

@@ -15,8 +15,11 @@ ARTEFACTS = ("kernel", "initrd", "root.img", "disk.img")
 SBOM = "sbom.cdx.json"
 
 
-def write_manifest(root: str, output: str, build: str, contract_version: int) -> None:
-    """Describe what was built: build id, contract version, packages, digest and size of each artefact."""
+def write_manifest(root: str, output: str, build: str, contract_version: int, tasks: list[str]) -> None:
+    """Describe what was built: build id, contract version, packages, digest and size of each artefact.
+
+    ``tasks``: files of the operator; without any the manifest does not mention them.
+    """
     packages = read_packages(os.path.join(root, "usr/share/snf-image/packages.tsv"))
     _write(os.path.join(output, SBOM), bill_of_materials(packages, build))
     manifest = {
@@ -27,6 +30,8 @@ def write_manifest(root: str, output: str, build: str, contract_version: int) ->
         "files": {name: describe(os.path.join(output, name)) for name in (*ARTEFACTS, SBOM)},
         "packages": [{"name": entry["name"], "version": entry["version"]} for entry in packages],
     }
+    if tasks:
+        manifest["tasks"] = tasks
     _write(os.path.join(output, "manifest.json"), manifest)
 
 

@@ -13,8 +13,10 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from snf_image_contract.programs import interpreter
 from snf_image_helper.errors import RequestError, TaskError
 from snf_image_helper.guest import Guest
+from snf_image_helper.machine import Machine
 from snf_image_process import ProcessError, start
 
 PREFIX: Final = "SNF_IMAGE_"
@@ -22,8 +24,6 @@ MAX_VALUE: Final = 64 * 1024
 """Bytes of the longest value that stands in the environment itself (D-18)."""
 MAX_ENVIRONMENT: Final = 1024 * 1024
 """Bytes of all values together; the kernel allows 2 MiB for them and the arguments."""
-_INTERPRETERS: Final = {"/bin/sh": "sh", "/bin/bash": "bash", "/usr/bin/python3": "python3"}
-_ALIASES: Final = {"/usr/bin/sh": "/bin/sh", "/usr/bin/bash": "/bin/bash", "/bin/python3": "/usr/bin/python3"}
 _CONSOLE: Final = (1, 2)
 
 
@@ -34,7 +34,10 @@ def run(guest: Guest) -> None:
         guest.warn("property CUSTOM_TASK is not set: no custom task is run")
         return
     data = _decoded(program.reveal())
-    argv = _interpreter(data)
+    try:
+        argv = interpreter(data)
+    except ValueError as error:
+        raise RequestError(f"CUSTOM_TASK: {error}") from None
     with private_directory() as directory:
         path = _store(directory, "custom-task", data)
         status = run_program(guest, [*argv, path], directory)
@@ -42,7 +45,9 @@ def run(guest: Guest) -> None:
         raise TaskError(f"the custom task failed: {describe(status)}")
 
 
-def run_program(guest: Guest, argv: Sequence[str], directory: str, pass_fds: Sequence[int] = ()) -> int:
+def run_program(
+    subject: Guest | Machine, argv: Sequence[str], directory: str, pass_fds: Sequence[int] = ()
+) -> int:
     """Run a program with the tasks' environment and the console; exit status, negative for a signal.
 
     ``directory``: a private one of this VM, for values too big for the environment. Whatever the program
@@ -51,7 +56,7 @@ def run_program(guest: Guest, argv: Sequence[str], directory: str, pass_fds: Seq
     stdout, stderr = _CONSOLE
     try:
         running = start(
-            argv, stdout=stdout, stderr=stderr, env=environment(guest, directory), pass_fds=pass_fds
+            argv, stdout=stdout, stderr=stderr, env=environment(subject, directory), pass_fds=pass_fds
         )
     except ProcessError as error:
         raise TaskError(str(error)) from None
@@ -75,12 +80,14 @@ def private_directory() -> Iterator[str]:
         yield directory
 
 
-def environment(guest: Guest, directory: str) -> dict[str, str]:
-    """The variables of custom and overwriting tasks.
+def environment(subject: Guest | Machine, directory: str) -> dict[str, str]:
+    """The variables of custom, overwriting and operators' tasks; TARGET only where a tree is mounted.
 
     Big values are written to files of ``directory``, and ``SNF_IMAGE_<NAME>_FILE`` names the file instead.
     """
-    values = {variable.name: variable.value.reveal() for variable in guest.job.environment} | _facts(guest)
+    values = {variable.name: variable.value.reveal() for variable in subject.job.environment} | _facts(
+        subject
+    )
     if "PASSWD" in values:
         values.setdefault("PASSWORD", values["PASSWD"])
     result: dict[str, str] = {}
@@ -101,13 +108,13 @@ def _fits_environment(value: str) -> bool:
     return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _facts(guest: Guest) -> dict[str, str]:
+def _facts(subject: Guest | Machine) -> dict[str, str]:
     """What only the helper knows."""
-    disks = guest.disks.all
-    resized = guest.resize_partition
+    disks = subject.disks.all
+    resized = subject.resize_partition
     return {
-        "TARGET": guest.target,
-        "DEV": guest.disks.first.device,
+        **({"TARGET": subject.target} if isinstance(subject, Guest) else {}),
+        "DEV": subject.disks.first.device,
         "DEV_COUNT": str(len(disks)),
         **{f"DEV_{disk.index}": disk.device for disk in disks},
         "RESIZE_PART": "" if resized is None else str(resized),
@@ -127,20 +134,3 @@ def _decoded(text: str) -> bytes:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         raise RequestError("CUSTOM_TASK: not valid base64") from None
-
-
-def _interpreter(program: bytes) -> list[str]:
-    """The words of the ``#!`` line; the kernel's rule: an interpreter and at most one argument."""
-    line = program.partition(b"\n")[0].decode("utf-8", "replace")
-    if not line.startswith("#!"):
-        raise RequestError("CUSTOM_TASK: the first line must begin with #! and an interpreter")
-    words = line[2:].strip().split(None, 1)
-    if words and words[0] == "/usr/bin/env":
-        by_name = {name: path for path, name in _INTERPRETERS.items()}
-        words = [by_name.get(word, word) for word in words[1:]]
-    if words:
-        words[0] = _ALIASES.get(words[0], words[0])
-    if not words or words[0] not in _INTERPRETERS:
-        known = ", ".join(_INTERPRETERS)
-        raise RequestError(f"CUSTOM_TASK: interpreter {' '.join(words[:1])!r} is none of {known}")
-    return [word.strip() for word in words]

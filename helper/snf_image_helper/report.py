@@ -68,7 +68,8 @@ class Reporter:
         """Remember one change of the running task for the receipt."""
         self._changes.append(Change(path=clip(change.path), change=change.change, detail=clip(change.detail)))
 
-    def begin(self, task: TaskName) -> None:
+    def begin(self, task: TaskName | None) -> None:
+        """A task begins; None: one of the operator's, which has no part in the list of changes."""
         self.task = task
         self._warnings = 0
 

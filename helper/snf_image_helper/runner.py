@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 from snf_image_contract.events import Detected, JobAccepted, TaskEnded, TaskStarted
-from snf_image_contract.job import Job
-from snf_image_helper import mounts, overwriting, partition_table
+from snf_image_contract.job import Job, OperatorTask
+from snf_image_helper import mounts, operator_tasks, overwriting, partition_table
 from snf_image_helper.detection import Detection, detect
 from snf_image_helper.disks import find_disks
 from snf_image_helper.errors import TaskError
@@ -42,8 +42,11 @@ def run_job(job: Job, report: Reporter) -> None:
         inspection.inspect(machine, found)
         return
     with Tree(machine, family) as tree:
-        for step in ORDER:
-            run_step(step, machine, family, tree)
+        for step in operator_tasks.in_order(ORDER, job.operator_tasks):
+            if isinstance(step, OperatorTask):
+                operator_tasks.run(step, machine, tree.guest)
+            else:
+                run_step(step, machine, family, tree)
 
 
 class Tree:

@@ -18,12 +18,13 @@ from snf_image_contract.secret import Secret
 from snf_image_host.configuration.node_config import NodeConfig
 from snf_image_host.deployment import Deployment
 from snf_image_host.errors import UserError
+from snf_image_host.helper_image import added_tasks
 from snf_image_host.parameters.checks import Parameters, check_parameters, merge_parameters
 from snf_image_host.parameters.problems import Problems
 from snf_image_host.parameters.values import parse_hostname
 from snf_image_host.planning.answer_file import default_answer_file
 from snf_image_host.planning.environment import task_environment
-from snf_image_host.planning.exclusions import skipped_tasks
+from snf_image_host.planning.exclusions import operator_tasks, skipped_tasks
 from snf_image_host.planning.helper_settings import helper_settings
 from snf_image_host.planning.image import image_source
 from snf_image_host.planning.network import decide_nics
@@ -47,7 +48,9 @@ def plan(
     for warning in config.warnings:
         problems.warn(warning)
     given = merge_parameters(config.os_parameters, asked.parameters)
-    parameters = check_parameters(given, config, problems, required=asked.required)
+    added = added_tasks(helper_settings(config, asked.overrides).directory)
+    names = [file[2:] for file in added]
+    parameters = check_parameters(given, config, problems, required=asked.required, operator_tasks=names)
     refuse_unsupported(parameters, problems)
     _refuse_dump_of_nothing(asked, parameters, problems)
     _check_hostname(asked, problems)
@@ -58,7 +61,7 @@ def plan(
         hint=_REFUSED if asked.required else f"{_REFUSED}; see `snf-image deploy --help`"
     )
     now = time.time() if clock is None else clock
-    job = _job(asked, parameters, config, nics, answer_file, clock=now)
+    job = _job(asked, parameters, config, nics, answer_file, added=added, clock=now)
     return _deployment(asked, parameters, config, problems, job)
 
 
@@ -146,14 +149,22 @@ def _job(
     nics: tuple[jobs.Nic, ...],
     answer_file: Secret | None,
     *,
+    added: tuple[str, ...],
     clock: float,
 ) -> jobs.Job:
     properties = parameters.properties
     instance = _instance(asked)
     skipped = skipped_tasks(properties, not_asked=_not_asked(asked, parameters))
     custom = properties.custom_task is not None and not _skips(skipped, TaskName.RUN_CUSTOM_TASK)
+    # Of an inspection, and of a script that does one thing only, they are no part.
+    whole = asked.action != "inspect" and asked.only is None and not properties.exclude_all_tasks
+    of_operator = operator_tasks(added, properties) if whole else ()
     environment: tuple[jobs.Variable, ...] = ()
-    if custom or properties.allow_mounted_task_overwriting:
+    if (
+        custom
+        or any(task.skipped is None for task in of_operator)
+        or properties.allow_mounted_task_overwriting
+    ):
         environment = task_environment(asked, parameters, config, hostname=instance)
     return jobs.Job(
         action="inspect" if asked.action == "inspect" else "customize",
@@ -168,6 +179,7 @@ def _job(
         allow_task_overwriting=properties.allow_mounted_task_overwriting,
         skipped=skipped,
         environment=environment,
+        operator_tasks=of_operator,
         **task_fields(parameters, config, nics, answer_file, instance=instance),
     )
 

@@ -11,7 +11,7 @@ import secrets
 import stat
 from typing import Any, Final
 
-from snf_image_contract.events import Changed, Detected, TaskEnded, Warned
+from snf_image_contract.events import AnyTaskEnded, Changed, Detected, OperatorTaskEnded, Warned
 from snf_image_contract.job import Job
 from snf_image_contract.names import TaskName
 from snf_image_host.copying import CopyResult
@@ -45,7 +45,7 @@ class Receipt:
                 f"system: {system['distribution'] or system['os_family']} {system['version']}".rstrip()
             )
         done = [task for task in document["tasks"] if task["skipped"] is None]
-        changes = sum(len(task["changes"]) for task in done)
+        changes = sum(len(task["changes"] or ()) for task in done)
         times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in document["seconds"].items())
         lines.append(f"tasks: {len(done)} done, {changes} changes, {len(document['warnings'])} warnings")
         lines.append(f"time: {times}")
@@ -107,7 +107,7 @@ def version() -> str:
 
 
 def describe_tasks(events: tuple[object, ...]) -> list[dict[str, Any]]:
-    """Each task that ended, in order, with what it changed."""
+    """Each task that ended, in order, with what it changed: None if that cannot be known."""
     changes: dict[TaskName, list[dict[str, str]]] = {}
     for event in events:
         if isinstance(event, Changed):
@@ -120,11 +120,18 @@ def describe_tasks(events: tuple[object, ...]) -> list[dict[str, Any]]:
             "name": str(event.task),
             "seconds": event.seconds,
             "skipped": event.skipped,
-            "changes": changes.get(event.task, []),
+            "changes": _unknown_changes(event)
+            if isinstance(event, OperatorTaskEnded)
+            else changes.get(event.task, []),
         }
         for event in events
-        if isinstance(event, TaskEnded)
+        if isinstance(event, AnyTaskEnded)
     ]
+
+
+def _unknown_changes(event: OperatorTaskEnded) -> list[dict[str, str]] | None:
+    """A program of the operator that ran may have changed anything."""
+    return None if event.skipped is None else []
 
 
 def describe_system(detected: Detected) -> dict[str, Any]:
@@ -143,6 +150,7 @@ def describe_asked(job: Job) -> dict[str, Any]:
     network = job.configure_network
     swap = job.add_swap.swap
     skipped = [entry.task for entry in job.skipped]
+    added = [task.file[2:] for task in job.operator_tasks if task.skipped is not None]
     return {
         "hostname": None if TaskName.ASSIGN_HOSTNAME in skipped else job.assign_hostname.name,
         "users": list(password.users),
@@ -156,7 +164,7 @@ def describe_asked(job: Job) -> dict[str, Any]:
         "nics": [dataclasses.asdict(nic) for nic in network.nics],
         "files": [file.path for file in job.enforce_personality.files],
         "custom_task": job.run_custom_task.program is not None,
-        "excluded": [str(task) for task in skipped],
+        "excluded": [*(str(task) for task in skipped), *added],
     }
 
 
@@ -164,7 +172,8 @@ def _is_complete(job: Job, tasks: list[dict[str, Any]]) -> bool:
     """Whether the list of changes is all there was: programs of others may have changed anything (D-30)."""
     ran = {task["name"] for task in tasks if task["skipped"] is None}
     custom = job.run_custom_task.program is not None and str(TaskName.RUN_CUSTOM_TASK) in ran
-    return not custom and not job.allow_task_overwriting
+    unknown = any(task["changes"] is None for task in tasks)
+    return not custom and not unknown and not job.allow_task_overwriting
 
 
 def describe_warning(event: Warned) -> str:

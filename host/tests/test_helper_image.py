@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from snf_image_contract.job import CONTRACT_VERSION
+from snf_image_host.cli.main import main
 from snf_image_host.errors import NodeError, UserError
-from snf_image_host.helper_image import build, load, verify
+from snf_image_host.helper_image import added_tasks, build, load, verify
 
 FILES = {"kernel": b"kernel", "initrd": b"initrd", "root.img": b"root", "disk.img": b"disk"}
 
@@ -54,6 +55,19 @@ def test_a_whole_image_is_accepted(directory: Path) -> None:
     assert verify(str(directory)) == []
 
 
+def test_the_tasks_of_the_operator_are_shown(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """D-34: `helper info` lists them; without any there is no line."""
+    assert added_tasks(str(directory)) == ()
+    for tasks, shown in (([], []), (["05First", "55Agent"], ["tasks             05First, 55Agent"])):
+        write(directory, manifest() | {"tasks": tasks})
+        assert added_tasks(str(directory)) == tuple(tasks)
+        assert main(["helper", "info", "--helper-dir", str(directory)]) == 0
+        assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("tasks")] == shown
+    assert main(["helper", "info", "--json", "--helper-dir", str(directory)]) == 0
+    assert json.loads(capsys.readouterr().out)["tasks"] == ["05First", "55Agent"]
+    assert added_tasks(str(directory / "none")) == ()
+
+
 def test_no_image_at_all_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(NodeError, match="there is no helper image in") as error:
         load(str(tmp_path))
@@ -83,6 +97,9 @@ def test_another_contract_is_refused_before_anything_starts(directory: Path) -> 
         manifest() | {"files": {"kernel": {"size": "1", "sha256": "x"}}},
         manifest() | {"build": 1},
         manifest() | {"surprise": 1},
+        manifest() | {"tasks": ["InstallAgent"]},
+        manifest() | {"tasks": ["50AddSwap"]},
+        manifest() | {"tasks": [f"10t{number}" for number in range(101)]},
         manifest() | {"format": 2},
     ],
 )
@@ -166,9 +183,19 @@ def test_building_is_the_programs_that_make_runs_with_the_way_to_the_network(
     monkeypatch.setenv("SNF_IMAGE_PASSWD", "x")
     output = str(tmp_path / "out")
     with capfd.disabled():
-        build(output=output, source=str(source), engine="docker", base="debian:12", refresh=True)
+        build(output=output, source=str(source), engine="docker", base="debian:12", refresh=True, tasks="/t")
     words, environment = json.loads(Path(output + ".told").read_text())
-    assert words == ["--output", output, "--engine", "docker", "--base", "debian:12", "--refresh"]
+    assert words == [
+        "--output",
+        output,
+        "--engine",
+        "docker",
+        "--base",
+        "debian:12",
+        "--refresh",
+        "--tasks",
+        "/t",
+    ]
     assert environment["DOCKER_HOST"] == "unix:///run/podman.sock"
     assert environment["https_proxy"] == "http://192.0.2.1:3128"
     assert "SNF_IMAGE_PASSWD" not in environment

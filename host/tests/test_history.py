@@ -120,6 +120,7 @@ RECEIPT = {
         {"name": "AddSwap", "seconds": 0.5, "skipped": "not asked", "changes": []},
         {"name": "ChangePassword", "seconds": 1, "skipped": None,
          "changes": [{"path": "/etc/shadow", "change": "modified", "detail": "root"}]},
+        {"name": "InstallAgent", "seconds": 2, "skipped": None, "changes": None},
     ],
     "warnings": ["mind the gap"],
     "seconds": {"copy": 1.5, "customize": 2.25},
@@ -159,6 +160,7 @@ def test_show(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         "system    debian 12", f"asked     hostname={NAME}, password", "seconds   copy 1.5, customize 2.2",
         "warning   mind the gap", "task      AddSwap: 0.50 s, skipped: not asked",
         "            modified /etc/shadow (root)",
+        "task      InstallAgent: 2.00 s, what it changed is not known",
     ):  # fmt: skip
         assert f"{line}\n" in text
     assert "\x1b" not in text

@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 
-from snf_image_contract.job import Job, SkippedTask, SwapDisk, SwapPartition, dump_job, load_job
+from snf_image_contract.job import (
+    CONTRACT_VERSION,
+    Job,
+    OperatorTask,
+    SkippedTask,
+    SwapDisk,
+    SwapPartition,
+    dump_job,
+    load_job,
+)
 from snf_image_contract.names import ImageFormat, OsFamily, TaskName
 from snf_image_contract.secret import MARKER, Secret
 from snf_image_host.configuration import NodeConfig
@@ -453,6 +462,73 @@ def test_the_environment_of_custom_tasks() -> None:
     assert variables["DEFAULT_NIC_CONFIG"] == "dhcp"
     for absent in ("PASSWD_HASH", "AUTH_KEYS", "PERSONALITY", "CLOUD_INIT_DEBUG", "NIC_0_NETWORK_GATEWAY6"):
         assert absent not in variables
+
+
+def helper_with(tmp_path: Path, *files: str) -> NodeConfig:
+    """A node whose helper image has these tasks of the operator."""
+    empty = {"size": 0, "sha256": ""}
+    document = {
+        "format": 1, "build": "b", "contract_version": CONTRACT_VERSION, "cmdline": "", "packages": [],
+        "files": dict.fromkeys(("kernel", "initrd", "root.img"), empty), "tasks": list(files),
+    }  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    return NodeConfig.defaults(helper_dir=str(tmp_path))
+
+
+def test_the_tasks_of_the_operator_are_part_of_the_job(tmp_path: Path) -> None:
+    """D-34: with their environment, as of a custom task."""
+    config = helper_with(tmp_path, "05First", "55InstallAgent")
+    decided = job(parameters={"img_passwd": "p"}, config=config)
+    assert decided.operator_tasks == (OperatorTask(file="05First"), OperatorTask(file="55InstallAgent"))
+    assert {variable.name: variable.value.reveal() for variable in decided.environment}["PASSWORD"] == "p"
+    assert load_job(dump_job(decided)) == decided
+
+
+def test_an_operators_task_is_excluded_by_its_name(tmp_path: Path) -> None:
+    """R-TASK-3, R-PROP-6: a known property, in any letter case; secrets are given to nobody then."""
+    config = helper_with(tmp_path, "55InstallAgent")
+    deployment = decide({"EXCLUDE_TASK_installagent": "yes"}, config=config)
+    reason = "task InstallAgent is excluded by property EXCLUDE_TASK_InstallAgent"
+    assert deployment.job.operator_tasks == (OperatorTask(file="55InstallAgent", skipped=reason),)
+    assert deployment.job.environment == ()
+    assert deployment.warnings == ()
+    for no in ("no", "off"):
+        [task] = job({"EXCLUDE_TASK_INSTALLAGENT": no}, config=config).operator_tasks
+        assert task.skipped is None
+    assert refused({"EXCLUDE_TASK_INSTALLAGENT": "perhaps"}, config=config)
+    assert decide({"EXCLUDE_TASK_INSTALLAGNT": "yes"}, config=config).warnings == (
+        "property EXCLUDE_TASK_INSTALLAGNT names no task, did you mean InstallAgent?",
+    )
+
+
+def test_an_operators_task_on_the_mounted_tree_is_skipped_without_a_tree(tmp_path: Path) -> None:
+    """R-TASK-3: the others run."""
+    config = helper_with(tmp_path, "05First", "55InstallAgent", "90Last")
+    told = {
+        task.file: task.skipped
+        for task in job({"EXCLUDE_MOUNTED_TASKS": "yes"}, config=config).operator_tasks
+    }
+    assert told == {
+        "05First": None,
+        "55InstallAgent": "task InstallAgent is excluded by property EXCLUDE_MOUNTED_TASKS",
+        "90Last": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("properties", "changes"),
+    [
+        ({}, {"action": "inspect"}),
+        ({}, {"action": "customize", "only": frozenset({TaskName.ASSIGN_HOSTNAME})}),
+        ({"EXCLUDE_ALL_TASKS": "yes"}, {}),
+    ],
+)
+def test_no_task_of_the_operator_runs_where_the_tasks_do_not(
+    properties: dict[str, Any], changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """D-34: not for an inspection, not for a script that does one thing only."""
+    decided = job(properties, config=helper_with(tmp_path, "55InstallAgent"), **changes)
+    assert (decided.operator_tasks, decided.environment) == ((), ())
 
 
 def test_nothing_shows_a_secret() -> None:

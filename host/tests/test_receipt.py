@@ -11,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from snf_image_contract.events import Change, Changed, Detected, Event, Hello, Succeeded, TaskEnded, Warned
+from snf_image_contract.events import (
+    Change,
+    Changed,
+    Detected,
+    Event,
+    Hello,
+    OperatorTaskEnded,
+    Succeeded,
+    TaskEnded,
+    Warned,
+)
 from snf_image_contract.job import (
     AddSwap,
     AssignHostname,
@@ -23,6 +33,7 @@ from snf_image_contract.job import (
     Job,
     JobDisk,
     Nic,
+    OperatorTask,
     PersonalityFile,
     RunCustomTask,
     SkippedTask,
@@ -242,6 +253,22 @@ def test_it_is_incomplete_after_a_program_of_others(
     """D-30: what it changed is not known."""
     ran = TaskEnded(task=TaskName.RUN_CUSTOM_TASK, seconds=1, skipped=skipped)
     assert receipt(deployment(job=job(**changed)), ran).as_json()["complete"] is complete
+
+
+def test_what_a_task_of_the_operator_changed_is_not_known() -> None:
+    """D-30, D-34: null in its place, and `complete` is false; one that was skipped changed nothing."""
+    ran = OperatorTaskEnded(task="InstallAgent", seconds=1)
+    built = receipt(None, *EVENTS, ran).as_json()
+    assert built["tasks"][-1] == {"name": "InstallAgent", "seconds": 1, "skipped": None, "changes": None}
+    assert not built["complete"]
+    assert "tasks: 2 done, 2 changes" in receipt(None, *EVENTS, ran).summary()
+    asked = job(operator_tasks=(OperatorTask(file="55InstallAgent", skipped="excluded"),))
+    built = receipt(
+        deployment(job=asked), OperatorTaskEnded(task="InstallAgent", seconds=0, skipped="excluded")
+    ).as_json()
+    assert built["tasks"][0]["changes"] == []
+    assert built["complete"]
+    assert built["asked"]["excluded"] == ["InstallAgent"]
 
 
 def test_the_summary_says_it_all_in_a_few_lines() -> None:

@@ -18,6 +18,8 @@ from snf_image_contract.events import (
     Failed,
     Hello,
     JobAccepted,
+    OperatorTaskEnded,
+    OperatorTaskStarted,
     Succeeded,
     TaskEnded,
     TaskStarted,
@@ -73,6 +75,23 @@ def test_the_messages_of_tasks_are_these_and_no_others() -> None:
         Changed(task=SWAP, changes=()),
     ):
         assert said(quiet) is None
+
+
+def test_a_task_of_the_operator_is_told_like_any_other() -> None:
+    """R-MON-1, R-MON-3, D-34."""
+    assert said(OperatorTaskStarted(task="InstallAgent")) == {
+        "type": "image-helper",
+        "subtype": "task-start",
+        "task": "InstallAgent",
+    }
+    ended = OperatorTaskEnded(task="InstallAgent", seconds=1.5)
+    assert said(ended) == {"type": "image-helper", "subtype": "task-end", "task": "InstallAgent"}
+    stream = io.StringIO()
+    lines, terminal = Lines(stream, verbose=True), Terminal(stream)
+    lines.handle(HelperSaid(event=ended))
+    terminal.handle(HelperSaid(event=OperatorTaskStarted(task="InstallAgent")))
+    assert "InstallAgent: 1.50 s\n" in stream.getvalue()
+    assert "[ +/18] InstallAgent" in stream.getvalue()
 
 
 @pytest.mark.parametrize("task", list(TaskName))

@@ -106,7 +106,7 @@ def unexplained(found: Mapping[str, str], receipt: Mapping[str, Any]) -> list[st
     touched: set[str] = set()
     moved: set[str] = set()
     for task in receipt["tasks"]:
-        for change in task["changes"]:
+        for change in task["changes"] or ():
             if change["change"] not in TREE_CHANGES:
                 continue
             touched.add(change["path"])

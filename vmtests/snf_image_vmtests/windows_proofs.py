@@ -61,7 +61,7 @@ def folded(found: Mapping[str, Any]) -> dict[str, Any]:
 def folded_receipt(receipt: Mapping[str, Any]) -> dict[str, Any]:
     tasks = [
         {"changes": [change | {"path": change["path"].lower(), "detail": change["detail"].lower()}
-                     for change in task["changes"]]}
+                     for change in task["changes"] or ()]}
         for task in receipt["tasks"]
     ]  # fmt: skip
     return {"tasks": tasks}

@@ -342,6 +342,7 @@ def _add_helper_commands(commands: Any) -> None:
         "--base", metavar="IMAGE", help="registry image to build on instead of Debian packages"
     )
     build.add_argument("--source", metavar="DIR", help="source tree (default: the one this command is from)")
+    build.add_argument("--tasks", metavar="DIR", help="add the files NNName of this directory as tasks")
     build.add_argument("--refresh", action="store_true", help="install the packages anew")
     info = actions.add_parser("info", help="show what it is made of", description="Shows the helper image.")
     verify = actions.add_parser(

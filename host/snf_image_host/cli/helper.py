@@ -49,6 +49,7 @@ def _build(arguments: argparse.Namespace) -> int:
         engine=arguments.engine,
         base=arguments.base,
         refresh=arguments.refresh,
+        tasks=os.path.abspath(arguments.tasks) if arguments.tasks else None,
     )
     return _info(output, as_json=arguments.json)
 
@@ -101,6 +102,7 @@ def _as_text(image: HelperImage) -> str:
         f"build             {image.build}",
         f"contract version  {image.contract_version}",
         f"packages          {len(image.packages)} (--json lists them)",
+        *([f"tasks             {', '.join(image.tasks)}"] if image.tasks else []),
         "files",
         *files,
     ]

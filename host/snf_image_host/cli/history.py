@@ -122,11 +122,12 @@ def _result_lines(document: dict[str, Any]) -> list[str]:
     lines += [f"warning   {warning}" for warning in document.get("warnings", ())]
     for task in document.get("tasks", ()):
         skipped = f", skipped: {task['skipped']}" if task.get("skipped") else ""
+        skipped += ", what it changed is not known" if task.get("changes", ()) is None else ""
         lines.append(f"task      {task.get('name')}: {task.get('seconds', 0):.2f} s{skipped}")
         lines += [
             f"            {change.get('change')} {change.get('path')}"
             + (f" ({change['detail']})" if change.get("detail") else "")
-            for change in task.get("changes", ())
+            for change in task.get("changes") or ()
         ]
     return lines
 

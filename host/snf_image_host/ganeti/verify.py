@@ -9,6 +9,7 @@ from snf_image_host.ganeti.call import Call
 from snf_image_host.ganeti.environment import check_api_version, read_parameters, read_variant
 from snf_image_host.ganeti.node_files import load_node_config
 from snf_image_host.ganeti.summary import plain
+from snf_image_host.helper_image import added_tasks
 from snf_image_host.parameters.checks import check_parameters, merge_parameters
 from snf_image_host.parameters.problems import Problems
 from snf_image_host.plan import refuse_unsupported
@@ -24,7 +25,8 @@ def verify(call: Call) -> None:
     config = load_node_config(call.files, variant)
     merged = merge_parameters(config.os_parameters, given)
     call.secrets = tuple(merged.values())
-    parameters = check_parameters(merged, config, problems)
+    added = [file[2:] for file in added_tasks(config.helper_dir)]
+    parameters = check_parameters(merged, config, problems, operator_tasks=added)
     refuse_unsupported(parameters, problems)
     for warning in (*config.warnings, *problems.warnings):
         call.log.write(f"snf-image: warning: {plain(warning)}\n")

@@ -27,11 +27,11 @@ def source_directory() -> str | None:
 
 def build(
     *, output: str, source: str | None = None, engine: Engine = "buildah", base: str | None = None,
-    refresh: bool = False,
+    refresh: bool = False, tasks: str | None = None,
 ) -> None:  # fmt: skip
     """Build into the directory ``output``; progress goes to standard error.
 
-    ``refresh``: install the packages anew, for their updates.
+    ``refresh``: install the packages anew, for their updates. ``tasks``: a directory of task files to add.
     """
     source = source or source_directory()
     if source is None or not os.path.exists(os.path.join(source, "helper-image/build")):
@@ -51,6 +51,7 @@ def build(
     ]
     argv += ["--base", base] if base else []
     argv += ["--refresh"] if refresh else []
+    argv += ["--tasks", tasks] if tasks else []
     env = {name: os.environ[name] for name in _PASSED if name in os.environ}
     with start(argv, stdout=sys.stderr.fileno(), stderr=sys.stderr.fileno(), env=env) as running:
         status = running.wait(None)

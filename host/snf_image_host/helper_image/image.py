@@ -10,6 +10,7 @@ from typing import Final
 from snf_image_contract import codec
 from snf_image_contract.codec import ContractError
 from snf_image_contract.job import CONTRACT_VERSION
+from snf_image_contract.names import MAX_OPERATOR_TASKS, operator_task_place
 from snf_image_host.errors import NodeError
 
 MANIFEST: Final = "manifest.json"
@@ -39,7 +40,10 @@ class Package:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HelperImage:
-    """A helper image that this host may use. ``cmdline``: words the kernel is to be given."""
+    """A helper image that this host may use. ``cmdline``: words the kernel is to be given.
+
+    ``tasks``: the files ``NNName`` of tasks that the operator added (D-34).
+    """
 
     directory: str
     build: str
@@ -47,6 +51,7 @@ class HelperImage:
     cmdline: str
     artefacts: tuple[Artefact, ...]
     packages: tuple[Package, ...]
+    tasks: tuple[str, ...] = ()
 
     def path(self, name: str) -> str:
         return os.path.join(self.directory, name)
@@ -77,6 +82,7 @@ class _Head:
     contract_version: int
     cmdline: str
     packages: tuple[Package, ...]
+    tasks: tuple[str, ...] = ()
 
 
 def load(directory: str) -> HelperImage:
@@ -119,6 +125,7 @@ def read_manifest(directory: str) -> HelperImage:
         files = plain.pop("files")
         head = codec.decode(_Head, plain, where=path)
         artefacts = tuple(_artefact(path, name, entry) for name, entry in sorted(files.items()))
+        _demand_tasks(path, head.tasks)
     except (ContractError, AttributeError, KeyError, TypeError) as error:
         raise NodeError(f"{path} is not a manifest of a helper image: {error}", hint=REBUILD) from None
     if head.format != _FORMAT:
@@ -133,7 +140,16 @@ def read_manifest(directory: str) -> HelperImage:
         cmdline=head.cmdline,
         artefacts=artefacts,
         packages=head.packages,
+        tasks=head.tasks,
     )
+
+
+def added_tasks(directory: str) -> tuple[str, ...]:
+    """The files of tasks that the operator added; none if there is no image, which :func:`load` will say."""
+    try:
+        return read_manifest(directory).tasks
+    except NodeError:
+        return ()
 
 
 def demand_trusted(path: str) -> None:
@@ -158,3 +174,11 @@ def _artefact(path: str, name: str, entry: object) -> Artefact:
         raise ContractError(f"{path}: {name!r} is no file name")
     file = codec.decode(_File, entry, where=f"files.{name}")
     return Artefact(name=name, size=file.size, sha256=file.sha256)
+
+
+def _demand_tasks(path: str, tasks: tuple[str, ...]) -> None:
+    if len(tasks) > MAX_OPERATOR_TASKS:
+        raise ContractError(f"{path}.tasks: more than {MAX_OPERATOR_TASKS}")
+    for file in tasks:
+        if operator_task_place(file) is None:
+            raise ContractError(f"{path}.tasks: {file[:80]!r} is no file of a task")

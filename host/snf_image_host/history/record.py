@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from snf_image_contract.events import Changed, Detected, TaskEnded, Warned
+from snf_image_contract.events import Changed, Detected, OperatorTaskEnded, TaskEnded, Warned
 from snf_image_host.deployment import Deployment
 from snf_image_host.errors import SnfImageError
 from snf_image_host.receipt import FORMAT, describe_asked, describe_system, describe_tasks, describe_warning
@@ -20,7 +20,7 @@ class Record:
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
-        self._events: list[Changed | Detected | TaskEnded] = []
+        self._events: list[Changed | Detected | OperatorTaskEnded | TaskEnded] = []
         self._warnings: list[str] = []
         self._seconds: dict[str, float] = {}
 
@@ -32,7 +32,7 @@ class Record:
                 self._seconds[stage] = round(seconds, 3)
             case HelperSaid(event=Warned() as warned):
                 self._warnings.append(describe_warning(warned))
-            case HelperSaid(event=Changed() | Detected() | TaskEnded() as said):
+            case HelperSaid(event=Changed() | Detected() | OperatorTaskEnded() | TaskEnded() as said):
                 if len(self._events) < _MAX_EVENTS:
                     self._events.append(said)
             case _:

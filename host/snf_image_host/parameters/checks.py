@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from snf_image_contract.job import PersonalityFile
@@ -52,11 +52,17 @@ def merge_parameters(*sources: Mapping[str, Secret]) -> dict[str, Secret]:
 
 
 def check_parameters(
-    given: Mapping[str, Secret], config: NodeConfig, problems: Problems, *, required: bool = True
+    given: Mapping[str, Secret],
+    config: NodeConfig,
+    problems: Problems,
+    *,
+    required: bool = True,
+    operator_tasks: Iterable[str] = (),
 ) -> Parameters:
     """Parse and check ``given``, which maps names to texts; everything that is wrong goes to ``problems``.
 
     ``required``: img_id and img_format must be there, unless config_url is (R-OSP-4, R-OSP-13).
+    ``operator_tasks``: names of tasks that the operator added to the helper.
     """
     parsed = _parse_each(given, problems)
     if required:
@@ -64,7 +70,7 @@ def check_parameters(
     if {"img_passwd", "img_passwd_hash"} <= given.keys():
         problems.error("img_passwd and img_passwd_hash exclude each other, give one of them")
     properties = parse_properties(
-        parsed.get("img_properties") or {}, parsed.get("inst_properties") or {}, problems
+        parsed.get("img_properties") or {}, parsed.get("inst_properties") or {}, problems, operator_tasks
     )
     image_format: ImageFormat | None = parsed.get("img_format")
     family = _implied_family(image_format, properties.osfamily, problems)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
 from snf_image_contract.job import HashMethod, MachineIdMode, NetworkBackend, SwapDisk, SwapPartition
@@ -19,7 +19,6 @@ MAX_TEXT: Final = 16 * 1024 * 1024
 MAX_NAME: Final = 128
 
 Value = str | tuple[str, ...]
-_TASKS: Final = {task.upper(): task for task in TaskName}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ class ImageProperties:
     machine_id: MachineIdMode
     net_backend: NetworkBackend | Literal["auto"]
     container: str
-    exclude_tasks: frozenset[TaskName] = frozenset()
+    exclude_tasks: frozenset[str] = frozenset()
     merged: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
     unknown: tuple[str, ...] = ()
 
@@ -64,23 +63,30 @@ def parse_object(text: str) -> dict[str, Any]:
 
 
 def parse_properties(
-    image: Mapping[str, Any], instance: Mapping[str, Any], problems: Problems
+    image: Mapping[str, Any],
+    instance: Mapping[str, Any],
+    problems: Problems,
+    operator_tasks: Iterable[str] = (),
 ) -> ImageProperties:
-    """Merge and parse two objects of :func:`parse_object`; ``instance`` wins (R-PROP-2 to R-PROP-6)."""
+    """Merge and parse two objects of :func:`parse_object`; ``instance`` wins (R-PROP-2 to R-PROP-6).
+
+    ``operator_tasks``: names of tasks that the operator added to the helper.
+    """
+    tasks: dict[str, str] = {task.upper(): task for task in (*TaskName, *operator_tasks)}
     merged = _values("img_properties", image, problems) | _values("inst_properties", instance, problems)
     given = {name: value for name, value in merged.items() if value is not None}
     fields: dict[str, Any] = {row.field: _parse_default(row) for row in PROPERTIES}
-    excluded: set[TaskName] = set()
+    excluded: set[str] = set()
     unknown: list[str] = []
     for name, value in given.items():
         row = BY_NAME.get(name)
         if row is not None:
             fields[row.field] = _parse(row, value, problems)
         elif name.startswith(EXCLUDE_TASK):
-            excluded |= _parse_exclusion(name, value, problems)
+            excluded |= _parse_exclusion(name, value, tasks, problems)
         else:
             unknown.append(name)
-            _warn_of_unknown(name, problems)
+            _warn_of_unknown(name, tasks, problems)
     return ImageProperties(
         **fields,
         exclude_tasks=frozenset(excluded),
@@ -148,15 +154,20 @@ def _parse(row: PropertyRow, value: Value, problems: Problems) -> Any:
     return problems.parse(f"property {row.name}", row.parse, value, secret=row.secret)
 
 
-def _parse_exclusion(name: str, value: Value, problems: Problems) -> set[TaskName]:
+def _excludable(task: str) -> bool:
+    """Those of the operator all are."""
+    return task.excludable if isinstance(task, TaskName) else True
+
+
+def _parse_exclusion(name: str, value: Value, tasks: Mapping[str, str], problems: Problems) -> set[str]:
     """The task that ``EXCLUDE_TASK_<name>`` excludes; a name that excludes none is warned of (R-PROP-6)."""
     word = name.removeprefix(EXCLUDE_TASK)
-    task = _TASKS.get(word)
+    task = tasks.get(word)
     if task is None:
-        known = (known for known in TaskName if known.excludable)
+        known = (known for known in tasks.values() if _excludable(known))
         problems.warn(f"property {name} names no task{did_you_mean(word, known)}")
         return set()
-    if not task.excludable:
+    if not _excludable(task):
         problems.warn(f"property {name} has no effect: task {task} cannot be excluded alone")
         return set()
     if not _text(value).strip():
@@ -165,8 +176,8 @@ def _parse_exclusion(name: str, value: Value, problems: Problems) -> set[TaskNam
     return {task} if problems.parse(f"property {name}", parse_boolean, _text(value)) else set()
 
 
-def _warn_of_unknown(name: str, problems: Problems) -> None:
-    known = (*BY_NAME, *(EXCLUDE_TASK + task.upper() for task in TaskName if task.excludable))
+def _warn_of_unknown(name: str, tasks: Mapping[str, str], problems: Problems) -> None:
+    known = (*BY_NAME, *(EXCLUDE_TASK + word for word, task in tasks.items() if _excludable(task)))
     found = nearest(name, known)
     if found:
         problems.warn(f"property {name} is not known, did you mean {found}? Only custom tasks see it")

@@ -1,4 +1,4 @@
-"""The environment of custom and overwriting tasks, as far as the host knows it (section "Helper VM").
+"""The environment of custom, overwriting and operators' tasks, as far as the host knows it.
 
 The helper adds what it alone knows: devices, TARGET, RESIZE_PART, the paths of its answer files.
 """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from snf_image_contract.job import SkippedTask
-from snf_image_contract.names import TaskName
+from collections.abc import Iterable
+
+from snf_image_contract.job import OperatorTask, SkippedTask
+from snf_image_contract.names import TaskName, operator_task_place, runs_mounted
 from snf_image_host.parameters.properties import ImageProperties
 
 
@@ -25,4 +27,20 @@ def _why(task: TaskName, properties: ImageProperties) -> str | None:
         return f"task {task} is excluded by property EXCLUDE_MOUNTED_TASKS"
     if task.left_to_cloud_init and properties.cloud_init:
         return f"task {task} is left to cloud-init (property CLOUD_INIT)"
+    return None
+
+
+def operator_tasks(files: Iterable[str], properties: ImageProperties) -> tuple[OperatorTask, ...]:
+    """The tasks that the operator added to the helper, and which of them are skipped."""
+    return tuple(OperatorTask(file=file, skipped=_why_operator_task(file, properties)) for file in files)
+
+
+def _why_operator_task(file: str, properties: ImageProperties) -> str | None:
+    """As of a built-in task: E, then M for those that run while the image is mounted."""
+    place = operator_task_place(file)
+    name = file[2:]
+    if name in properties.exclude_tasks:
+        return f"task {name} is excluded by property EXCLUDE_TASK_{name}"
+    if place is not None and runs_mounted(place) and properties.exclude_mounted_tasks:
+        return f"task {name} is excluded by property EXCLUDE_MOUNTED_TASKS"
     return None

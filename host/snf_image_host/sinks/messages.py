@@ -7,7 +7,15 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from snf_image_contract.events import Detected, Failed, TaskEnded, TaskStarted, Warned
+from snf_image_contract.events import (
+    Detected,
+    Failed,
+    OperatorTaskEnded,
+    OperatorTaskStarted,
+    TaskEnded,
+    TaskStarted,
+    Warned,
+)
 from snf_image_host.deployment import Deployment
 from snf_image_host.reporter import (
     CopyProgress,
@@ -76,10 +84,10 @@ class Messages:
 
 def _of_helper(said: object) -> dict[str, Any] | None:
     match said:
-        case TaskStarted(task=task):
-            return {"type": "image-helper", "subtype": "task-start", "task": task.value}
-        case TaskEnded(task=task):
-            return {"type": "image-helper", "subtype": "task-end", "task": task.value}
+        case TaskStarted(task=task) | OperatorTaskStarted(task=task):
+            return {"type": "image-helper", "subtype": "task-start", "task": str(task)}
+        case TaskEnded(task=task) | OperatorTaskEnded(task=task):
+            return {"type": "image-helper", "subtype": "task-end", "task": str(task)}
         case Warned(message=message):
             return {"type": "image-helper", "subtype": "warning", "messages": [message]}
         case Failed(messages=messages, stderr=stderr):

@@ -6,7 +6,7 @@ import shutil
 import time
 from typing import Final, TextIO
 
-from snf_image_contract.events import TaskStarted
+from snf_image_contract.events import OperatorTaskStarted, TaskStarted
 from snf_image_contract.names import TaskName
 from snf_image_host.inert import inert
 from snf_image_host.reporter import CopyProgress, Event, HelperSaid, StageEnded, StageStarted
@@ -42,6 +42,9 @@ class Terminal:
         elif isinstance(event, HelperSaid) and isinstance(event.event, TaskStarted):
             number = list(TaskName).index(event.event.task) + 1
             self._show(f"[{number:2}/{len(TaskName)}] {event.event.task}")
+        elif isinstance(event, HelperSaid) and isinstance(event.event, OperatorTaskStarted):
+            # One that the operator added is none of the counted ones.
+            self._show(f"[ +/{len(TaskName)}] {event.event.task}")
         elif line is not None:
             self._show(self._status)
 

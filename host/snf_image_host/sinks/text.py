@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from snf_image_contract.events import Detected, Failed, Hello, TaskEnded, TaskStarted, Warned
+from snf_image_contract.events import AnyTaskEnded, AnyTaskStarted, Detected, Failed, Hello, Warned
 from snf_image_host.reporter import (
     ConsoleLine,
     CopyProgress,
@@ -63,12 +63,12 @@ def _helper_line(said: HelperSaid, *, verbose: bool) -> str | None:
     if isinstance(event, Detected):
         words = (event.distribution, event.version, f"({event.os_family})")
         return f"found {' '.join(word for word in words if word)} on partition {event.root_partition}"
-    if isinstance(event, TaskEnded):
+    if isinstance(event, AnyTaskEnded):
         skipped = f", skipped: {event.skipped}" if event.skipped else ""
         return f"{event.task}: {event.seconds:.2f} s{skipped}" if verbose else None
     if verbose and isinstance(event, Hello):
         return f"helper {event.build[:12]} is up"
-    if verbose and isinstance(event, TaskStarted):
+    if verbose and isinstance(event, AnyTaskStarted):
         return f"{event.task} …"
     if verbose and isinstance(event, Failed):
         return f"the helper failed: {'; '.join(event.messages)}"

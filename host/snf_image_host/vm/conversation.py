@@ -15,17 +15,21 @@ from typing import Final
 
 from snf_image_contract.events import (
     MAX_TEXT,
+    AnyTaskEnded,
+    AnyTaskStarted,
     Awake,
     Event,
     Failed,
     Hello,
+    OperatorTaskEnded,
+    OperatorTaskStarted,
     Succeeded,
     TaskEnded,
     TaskStarted,
     Warned,
     is_terminal,
 )
-from snf_image_contract.names import TaskName
+from snf_image_contract.names import MAX_OPERATOR_TASKS, TaskName
 from snf_image_host.inert import inert_event
 from snf_image_host.reporter import HelperSaid, Reporter
 from snf_image_host.vm.redaction import Redaction
@@ -33,6 +37,13 @@ from snf_image_process import Deadline
 
 MAX_TASK_EVENTS: Final = 2 * len(TaskName)
 """Of task-start, and of task-end: twice the number of tasks (R-MON-9)."""
+MAX_OPERATOR_TASK_EVENTS: Final = 2 * MAX_OPERATOR_TASKS
+_MOST: Final[dict[type[Event], int]] = {
+    TaskStarted: MAX_TASK_EVENTS,
+    TaskEnded: MAX_TASK_EVENTS,
+    OperatorTaskStarted: MAX_OPERATOR_TASK_EVENTS,
+    OperatorTaskEnded: MAX_OPERATOR_TASK_EVENTS,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +93,9 @@ class Conversation:
     def last_said(self) -> str:
         """The last step the helper told of, for messages about what came after it."""
         for event in reversed(self.events):
-            if isinstance(event, TaskStarted):
+            if isinstance(event, AnyTaskStarted):
                 return f"task {event.task} was running"
-            if isinstance(event, TaskEnded):
+            if isinstance(event, AnyTaskEnded):
                 return f"task {event.task} was done"
         return "no task had begun"
 
@@ -111,8 +122,8 @@ class Conversation:
         if isinstance(event, Warned) and self._counts[Warned] > self.bounds.warnings:
             self.warnings_left_out += 1
             return None
-        if isinstance(event, TaskStarted | TaskEnded) and self._counts[kind] > MAX_TASK_EVENTS:
-            return f"more than {MAX_TASK_EVENTS} events {event.KIND}"
+        if kind in _MOST and self._counts[kind] > _MOST[kind]:
+            return f"more than {_MOST[kind]} events {event.KIND}"
         if len(self._events) >= self.bounds.events:
             return f"more than {self.bounds.events} events"
         event = inert_event(self.redaction.event(event), MAX_TEXT)

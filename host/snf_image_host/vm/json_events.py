@@ -9,18 +9,17 @@ from __future__ import annotations
 from snf_image_contract.codec import ContractError
 from snf_image_contract.events import (
     MAX_LINE,
+    AnyTaskEnded,
+    AnyTaskStarted,
     Awake,
     Event,
     Failed,
     Hello,
     JobAccepted,
     Succeeded,
-    TaskEnded,
-    TaskStarted,
     Warned,
     decode_event,
 )
-from snf_image_contract.names import TaskName
 from snf_image_host.inert import inert_bytes
 from snf_image_host.vm.conversation import Conversation
 from snf_image_host.vm.evidence import EvidenceFile
@@ -36,7 +35,7 @@ class JsonEvents:
         self._received = 0
         self._seq = 0
         self._accepted = False
-        self._task: TaskName | None = None
+        self._task: str | None = None
 
     def feed(self, chunk: bytes) -> int:
         conversation = self._conversation
@@ -94,12 +93,12 @@ class JsonEvents:
         return self._wrong_task(event)
 
     def _wrong_task(self, event: Event) -> str | None:
-        if isinstance(event, TaskStarted):
+        if isinstance(event, AnyTaskStarted):
             if self._task is not None:
                 return f"task {event.task} begins while {self._task} runs"
             self._task = event.task
-        elif isinstance(event, TaskEnded):
-            if self._task is not event.task:
+        elif isinstance(event, AnyTaskEnded):
+            if self._task != event.task:
                 return f"task {event.task} ends but does not run"
             self._task = None
         elif isinstance(event, Succeeded) and self._task is not None:

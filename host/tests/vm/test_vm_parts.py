@@ -17,7 +17,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snf_image_contract.events import Change, Changed, Failed, Succeeded, Warned
+from snf_image_contract.events import (
+    Change,
+    Changed,
+    Event,
+    Failed,
+    Hello,
+    JobAccepted,
+    OperatorTaskEnded,
+    OperatorTaskStarted,
+    Succeeded,
+    TaskStarted,
+    Warned,
+    encode_event,
+)
+from snf_image_contract.job import CONTRACT_VERSION
 from snf_image_contract.names import TaskName
 from snf_image_host.errors import NodeError, SnfImageError
 from snf_image_host.inert import inert_bytes, inert_event, inert_text
@@ -152,6 +166,33 @@ def test_no_bytes_upset_the_listeners(chunks: list[bytes]) -> None:
         assert conversation.is_over
         if listener is TextEvents:
             assert conversation.fault is None
+
+
+def heard(*events: Event) -> Conversation:
+    """The conversation after a helper that was given a job said these."""
+    conversation = Conversation(Reporter(), Bounds(warnings=5))
+    conversation.job_given = True
+    consumer = JsonEvents(conversation, NO_LOG)
+    hello = Hello(contract_version=CONTRACT_VERSION, build="b")
+    for seq, event in enumerate((hello, JobAccepted(), *events)):
+        consumer.feed(encode_event(event, seq))
+    return conversation
+
+
+def test_tasks_of_the_operator_have_their_turn_like_others() -> None:
+    """R-MON-9, D-34: one after the other, a bounded number of times."""
+    started, ended = OperatorTaskStarted(task="Agent"), OperatorTaskEnded(task="Agent", seconds=0)
+    turn: tuple[Event, ...] = (started, ended)
+    swap = TaskStarted(task=TaskName.ADD_SWAP)
+    assert heard(started, ended, started).fault is None
+    assert heard(started).last_said == "task Agent was running"
+    assert heard(started, ended).last_said == "task Agent was done"
+    assert heard(swap, started).fault == "task Agent begins while AddSwap runs"
+    assert heard(started, swap).fault == "task AddSwap begins while Agent runs"
+    assert heard(ended).fault == "task Agent ends but does not run"
+    assert heard(started, Succeeded()).fault == "success while task Agent runs"
+    assert heard(*turn * 200).fault is None
+    assert heard(*turn * 201).fault == "more than 200 events operator-task-start"
 
 
 @pytest.fixture
