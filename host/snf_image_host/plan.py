@@ -1,7 +1,8 @@
 """The plan: what was asked and the node's configuration become one frozen deployment, or one error.
 
 Every problem that can be found without the image is found here and reported together (R-OSP-16), before
-anything is written. Whoever fills the request resolves ``img_id``; here the image is a path.
+anything is written. Whoever fills the request resolves ``config_url`` and ``img_id``; here the image is a
+path.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from snf_image_host.errors import UserError
 from snf_image_host.parameters.checks import Parameters, check_parameters, merge_parameters
 from snf_image_host.parameters.problems import Problems
 from snf_image_host.parameters.values import parse_hostname
-from snf_image_host.planning.answer_file import default_answer_file
+from snf_image_host.planning.answer_file import answer_file
 from snf_image_host.planning.environment import task_environment
 from snf_image_host.planning.exclusions import skipped_tasks
 from snf_image_host.planning.helper_settings import helper_settings
@@ -53,12 +54,16 @@ def plan(
     _check_hostname(asked, problems)
     _check_disks(asked, parameters, problems)
     nics = decide_nics(asked.nics or (), config, problems)
-    answer_file = default_answer_file(config, parameters.family, problems)
+    answers = (
+        None
+        if asked.action == "inspect"
+        else answer_file(parameters.answer_file, config, parameters.family, problems)
+    )
     problems.raise_user_error(
         hint=_REFUSED if asked.required else f"{_REFUSED}; see `snf-image deploy --help`"
     )
     now = time.time() if clock is None else clock
-    job = _job(asked, parameters, config, nics, answer_file, clock=now)
+    job = _job(asked, parameters, config, nics, answers, clock=now)
     return _deployment(asked, parameters, config, problems, job)
 
 
@@ -66,10 +71,6 @@ def refuse_unsupported(parameters: Parameters, problems: Problems) -> None:
     """What is right by its rules, but cannot be done."""
     if parameters.family is not None and parameters.family not in SUPPORTED_FAMILIES:
         problems.error(f"{parameters.family} images are not supported yet")
-    if parameters.config_url is not None:
-        problems.error("config_url: fetching parameters is not supported yet")
-    if parameters.answer_file is not None:
-        problems.error("os_answer_file: fetching answer files is not supported yet")
 
 
 def _refuse_dump_of_nothing(asked: Request, parameters: Parameters, problems: Problems) -> None:
@@ -144,7 +145,7 @@ def _job(
     parameters: Parameters,
     config: NodeConfig,
     nics: tuple[jobs.Nic, ...],
-    answer_file: Secret | None,
+    answers: Secret | None,
     *,
     clock: float,
 ) -> jobs.Job:
@@ -168,7 +169,7 @@ def _job(
         allow_task_overwriting=properties.allow_mounted_task_overwriting,
         skipped=skipped,
         environment=environment,
-        **task_fields(parameters, config, nics, answer_file, instance=instance),
+        **task_fields(parameters, config, nics, answers, instance=instance),
     )
 
 

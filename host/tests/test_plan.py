@@ -372,11 +372,6 @@ def test_the_family_of_a_file_system_dump_reaches_the_helper() -> None:
     ("parameters", "message"),
     [
         ({"img_properties": '{"OSFAMILY": "openbsd"}'}, "openbsd images are not supported yet"),
-        ({"config_url": "https://example.org/"}, "config_url: fetching parameters is not supported yet"),
-        (
-            {"os_answer_file": "https://example.org/"},
-            "os_answer_file: fetching answer files is not supported yet",
-        ),
     ],
 )
 def test_what_is_still_to_come_says_so(parameters: dict[str, str], message: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Mapping
 
+from snf_image_contract.secret import Secret
 from snf_image_host.configuration.node_config import NodeConfig
 from snf_image_host.deploy import deploy
 from snf_image_host.ganeti.call import Call, Run
@@ -21,6 +24,7 @@ from snf_image_host.ganeti.summary import plain
 from snf_image_host.parameters.checks import merge_parameters
 from snf_image_host.parameters.problems import Problems
 from snf_image_host.plan import plan
+from snf_image_host.planning.documents import fetch_parameters
 from snf_image_host.planning.request import AskedImage, Request
 from snf_image_host.receipt import Receipt
 
@@ -39,8 +43,11 @@ def create(call: Call) -> None:
     run = Run(call, config, "create")
     with run.told():
         run.add_monitor(_public_names(call, config))
+        parameters = fetch_parameters(parameters, config, problems)
+        call.secrets = (*call.secrets, *parameters.values())
+        config = dataclasses.replace(config, os_parameters={})
         with find_image(parameters, config, problems) as image:
-            run.deployment = plan(_request(call, run, instance, image), config, problems=problems)
+            run.deployment = plan(_request(run, instance, image, parameters), config, problems=problems)
             if instance.reinstall:
                 run.reporter.info("the instance is reinstalled: what its first disk holds is replaced")
             receipt = deploy(run.deployment, run.reporter)
@@ -48,13 +55,13 @@ def create(call: Call) -> None:
     _say_done(call, receipt)
 
 
-def _request(call: Call, run: Run, instance: Instance, image: AskedImage) -> Request:
+def _request(run: Run, instance: Instance, image: AskedImage, parameters: Mapping[str, Secret]) -> Request:
     return Request(
         action="deploy",
         image=image,
         disks=instance.disks,
         hostname=instance.name or None,
-        parameters=read_parameters(call.environment),
+        parameters=parameters,
         nics=instance.nics,
         required=True,
         evidence=None if run.journal is None else run.journal.evidence,
