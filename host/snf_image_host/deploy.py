@@ -16,7 +16,8 @@ from snf_image_contract.job import HostKey, Job
 from snf_image_host import helper_image
 from snf_image_host.copying import CopyResult, copy_image, disarm
 from snf_image_host.deployment import Deployment
-from snf_image_host.disks import OpenDisk, open_disks
+from snf_image_host.disk_server import open_every_disk
+from snf_image_host.disks import Disk
 from snf_image_host.evidence import evidence_directory
 from snf_image_host.helper_image import HelperImage
 from snf_image_host.host_keys import HostKeyMaker
@@ -42,7 +43,7 @@ def deploy(deployment: Deployment, reporter: Reporter) -> Receipt:
         check_receipt_path(deployment.report)
     with contextlib.ExitStack() as alive:
         evidence = alive.enter_context(evidence_directory(deployment, reporter))
-        disks = alive.enter_context(open_disks(deployment.disks))
+        disks = alive.enter_context(open_every_disk(deployment.disks, deployment.serving, reporter))
         image = alive.enter_context(open_image(deployment.image, reporter)) if deployment.copy else None
         if image is not None:
             refuse_too_large(image, disks[0])
@@ -79,7 +80,7 @@ def inspect_image(deployment: Deployment, reporter: Reporter) -> Outcome:
     times = _Times(reporter)
     with contextlib.ExitStack() as alive:
         evidence = alive.enter_context(evidence_directory(deployment, reporter))
-        disks = alive.enter_context(open_disks(deployment.disks))
+        disks = alive.enter_context(open_every_disk(deployment.disks, deployment.serving, reporter))
         helper = alive.enter_context(_Helper(deployment, reporter, evidence))
         return helper.work(deployment.job, disks, times, stage="inspect")
 
@@ -152,7 +153,7 @@ class _Helper:
         maker = HostKeyMaker(comment, launcher=launcher(account), reporter=self._reporter, owner=owner)
         return self._alive.enter_context(maker)
 
-    def customize(self, disks: Sequence[OpenDisk], times: _Times) -> Outcome | None:
+    def customize(self, disks: Sequence[Disk], times: _Times) -> Outcome | None:
         """Hand over the job with the keys that were made; None if there is no helper."""
         if self._vm is None:
             return None
@@ -168,7 +169,7 @@ class _Helper:
         )
         return self.work(with_keys, disks, times, stage="customize")
 
-    def work(self, job: Job, disks: Sequence[OpenDisk], times: _Times, *, stage: str) -> Outcome:
+    def work(self, job: Job, disks: Sequence[Disk], times: _Times, *, stage: str) -> Outcome:
         """Wait for the helper and have it do ``job``."""
         assert self._vm is not None  # noqa: S101 - callers have started it
         with times.stage("helper-start"):
@@ -177,7 +178,7 @@ class _Helper:
             return self._vm.run_job(job, disks)
 
 
-def _copy(deployment: Deployment, image: ImageStream, disk: OpenDisk, reporter: Reporter) -> CopyResult:
+def _copy(deployment: Deployment, image: ImageStream, disk: Disk, reporter: Reporter) -> CopyResult:
     return copy_image(
         image,
         disk,
@@ -194,7 +195,7 @@ class _DisarmedOnFailure:
     Entered before the helper, so that the VM, which can write to the disk too, is gone by then.
     """
 
-    def __init__(self, disk: OpenDisk) -> None:
+    def __init__(self, disk: Disk) -> None:
         self.is_ours = False
         """Whether this run writes an image to the disk; one that it only customises is left alone."""
         self._disk = disk

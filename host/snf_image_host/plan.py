@@ -20,9 +20,11 @@ from snf_image_host.configuration.node_config import NodeConfig
 from snf_image_host.deployment import Deployment
 from snf_image_host.errors import UserError
 from snf_image_host.parameters.checks import Parameters, check_parameters, merge_parameters
+from snf_image_host.parameters.disk_uris import disk_uri_identity
 from snf_image_host.parameters.problems import Problems
 from snf_image_host.parameters.values import parse_hostname
 from snf_image_host.planning.answer_file import answer_file
+from snf_image_host.planning.disk_serving import disk_serving
 from snf_image_host.planning.environment import task_environment
 from snf_image_host.planning.exclusions import skipped_tasks
 from snf_image_host.planning.helper_settings import helper_settings
@@ -114,7 +116,7 @@ def _check_distinct(asked: Request, problems: Problems) -> None:
     if asked.action == "deploy" and asked.image.path is not None and asked.image.kind == "path":
         seen[_identity(asked.image.path)] = "the image"
     for disk in asked.disks:
-        identity = _identity(disk.path)
+        identity = _identity(disk.path) if disk.uri is None else disk_uri_identity(disk.uri)
         if identity in seen:
             problems.error(f"disk {disk.index} ({disk.path}) is the same as {seen[identity]}")
         seen[identity] = f"disk {disk.index}"
@@ -219,6 +221,7 @@ def _deployment(
         image=image_source(asked.image, parameters, config, job.image_format),
         disks=asked.disks,
         helper=helper_settings(config, asked.overrides),
+        serving=disk_serving(config),
         job=job,
         copy=asked.action == "deploy" and asked.image.path is not None,
         run_helper=run_helper,

@@ -62,7 +62,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(account, "_lock_directory", lambda _: str(tmp_path))
+    monkeypatch.setattr(account, "lock_directory", lambda _: str(tmp_path))
     with Server() as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()

@@ -18,6 +18,12 @@ from snf_image_host.configuration.files import ConfigFile, main_files
 from snf_image_host.configuration.node_config import NodeConfig
 from snf_image_host.deployment import TargetDisk
 from snf_image_host.image_container import AUTO
+from snf_image_host.parameters.disk_uris import (
+    has_secret,
+    looks_like_uri,
+    parse_disk_uri,
+    shown_disk_uri,
+)
 from snf_image_host.parameters.nearest import did_you_mean
 from snf_image_host.parameters.problems import Problems, shown
 from snf_image_host.parameters.property_table import PROPERTIES
@@ -53,7 +59,7 @@ def build_request(arguments: argparse.Namespace, config: NodeConfig) -> Request:
     parameters = _parameters(arguments, config, problems)
     nics = _nics(arguments.nic, problems)
     image = _image(arguments, problems)
-    disks = _disks(arguments)
+    disks = _disks(arguments, problems)
     problems.raise_user_error(hint=f"see `snf-image {arguments.command} --help`")
     report = getattr(arguments, "report", None)
     return Request(
@@ -116,19 +122,31 @@ def _base(path: str) -> str:
     return os.path.basename(path) or path
 
 
-def _disks(arguments: argparse.Namespace) -> tuple[TargetDisk, ...]:
+def _disks(arguments: argparse.Namespace, problems: Problems) -> tuple[TargetDisk, ...]:
     inspecting = arguments.command == "inspect"
-    first = TargetDisk(
-        index=0,
-        path=os.path.abspath(arguments.image if inspecting else arguments.disk),
-        read_only=inspecting,
-        create_size=getattr(arguments, "disk_size", None),
+    size = getattr(arguments, "disk_size", None)
+    first = arguments.image if inspecting else arguments.disk
+    words = (first, *arguments.add_disk)
+    return tuple(
+        _disk(index, word, problems, read_only=inspecting, size=None if index else size)
+        for index, word in enumerate(words)
     )
-    others = (
-        TargetDisk(index=index, path=os.path.abspath(path), read_only=inspecting)
-        for index, path in enumerate(arguments.add_disk, 1)
-    )
-    return (first, *others)
+
+
+def _disk(index: int, word: str, problems: Problems, *, read_only: bool, size: int | None) -> TargetDisk:
+    """A path, or the URI of a disk that qemu reaches (R-DST-URI-1)."""
+    # An image that is inspected is a path; one with a scheme was refused already.
+    if (read_only and index == 0) or not looks_like_uri(word):
+        return TargetDisk(index=index, path=os.path.abspath(word), read_only=read_only, create_size=size)
+    problems.parse(f"disk {index}", parse_disk_uri, word, secret=True)
+    if has_secret(word):
+        problems.error(
+            f"disk {index}: a key or password in the URI would be seen in the list of processes, "
+            "use conf=FILE or another way of its storage to find it"
+        )
+    if size is not None:
+        problems.error("--disk-size makes a file, and the disk is a URI")
+    return TargetDisk(index=index, path=shown_disk_uri(word), uri=word, read_only=read_only)
 
 
 def _parameters(

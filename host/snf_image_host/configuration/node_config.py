@@ -50,6 +50,7 @@ class NodeConfig:
     helper_url: str
     qemu: str
     qemu_nbd: str
+    disk_uri_user: str | None
     param_medium: Literal["auto", "virtio", "floppy"]
     progress_monitor: str
     monitor_max_messages: int

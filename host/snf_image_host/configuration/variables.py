@@ -168,6 +168,10 @@ VARIABLES: Final[tuple[Variable, ...]] = (
          example="/usr/bin/qemu-system-x86_64"),
     _old("QEMU_NBD", "the name or path of a program", parse_program, "qemu-nbd",
          "Program that serves disk URIs.", example="/usr/bin/qemu-nbd"),
+    _new("DISK_URI_USER", "an account other than root", parse_account, "",
+         "Account that it runs as; it must be able to read what the storage asks for, such as a keyring of "
+         "Ceph. Not set: each disk gets a user id of its own out of HELPER_UID_RANGE.",
+         example="snf-nbd"),
     _new("PARAM_MEDIUM", "one of auto, virtio, floppy", choice("auto", "virtio", "floppy"), "auto",
          "How the helper gets its parameters; floppy is for foreign helpers.", example="floppy"),
     _new("LOG_DIR", "a directory", parse_path, "/var/log/snf-image",

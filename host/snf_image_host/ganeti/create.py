@@ -78,8 +78,8 @@ def _public_names(call: Call, config: NodeConfig) -> dict[str, str]:
         os.path.dirname(call.files.backends): "the configuration",
     }
     names |= {file.path: "the configuration" for file in call.files.main}
-    names |= public_disk_names(call.environment)
-    return {path: name for path, name in names.items() if path.startswith("/") and len(path) > 1}
+    names = {path: name for path, name in names.items() if path.startswith("/") and len(path) > 1}
+    return names | public_disk_names(call.environment)
 
 
 def _say_done(call: Call, receipt: Receipt) -> None:
