@@ -32,7 +32,7 @@ def test_a_deployment_onto_a_uri(caller: Caller, alpine: FixtureImage) -> None:
                 assert server.wait(0.02) is None
             os.chmod(path, 0o777)  # noqa: S103
             uri = f"nbd+unix:///disk?socket={path}"
-            asked = caller.deploy_words(alpine.path, uri, "--hostname", "behind.example.org")
+            asked = caller.deploy_words(alpine.path, uri, "--cold", "--hostname", "behind.example.org")
             with caller.start(*asked) as command:
                 answer = command.finish()
             server.stop(grace=10)
