@@ -65,6 +65,8 @@ class SourceSettings:
     fetch: FetchPolicy = FetchPolicy()
     spool_dir: str = "/var/tmp"  # noqa: S108 - each spool is a file without a name
     spool_max: int = 64 << 30
+    cache_dir: str | None = None
+    cache_size: int = 32 << 30
     qemu: str = "qemu-system-x86_64"
     uid_range: tuple[int, int] = (2_100_000_000, 2_100_065_535)
     runtime_dir: str = "/run/snf-image"

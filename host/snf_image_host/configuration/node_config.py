@@ -70,6 +70,8 @@ class NodeConfig:
     trusted_keys_dir: str
     spool_dir: str
     spool_max_size: int
+    image_cache_dir: str | None
+    image_cache_size: int
     copy_idle_timeout: float
     wipe_tail: WipeTail
     allow_custom_task: bool

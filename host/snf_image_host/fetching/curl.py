@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
+import re
 import select
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -23,6 +25,7 @@ from snf_image_process import PIPE, Deadline, ProcessError, Running, start
 MAX_HEAD: Final = 64 * 1024
 _LIMITS: Final = Limits(address_space=1 << 30, files=64, processes=16, file_size=0)
 _MAX_CERTIFICATES: Final = 8 << 20
+_HARMLESS: Final = re.compile(r"[\x20-\x7e]{1,256}")
 _FTP: Final = ("ftp", "ftps")
 UNREACHABLE: Final = (7, 28, 35)
 """curl's status if there was no connection: another address may do."""
@@ -48,6 +51,43 @@ class Head:
         """A strong validator that a range of the same bytes can be asked with."""
         tag = self.fields.get("etag", "")
         return tag if len(tag) >= 2 and tag[0] == tag[-1] == '"' and '"' not in tag[1:-1] else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How a server can be asked whether it has anything else than it had. ``place``: where that was.
+
+    Empty texts: the server gave none.
+    """
+
+    place: str
+    etag: str = ""
+    last_modified: str = ""
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """An ETag is the better answer: where there is one, times are not asked about."""
+        if self.etag:
+            return (("If-None-Match", self.etag),)
+        return (("If-Modified-Since", self.last_modified),)
+
+    @staticmethod
+    def of(url: str, head: Head) -> Condition | None:
+        """None for a response that says nothing about itself, or is not to be kept."""
+        if "no-store" in head.fields.get("cache-control", "").lower():
+            return None
+        texts = [head.fields.get(name, "") for name in ("etag", "last-modified")]
+        etag, modified = (text if _HARMLESS.fullmatch(text) else "" for text in texts)
+        if not etag and not modified:
+            return None
+        return Condition(place=place_of(url), etag=etag, last_modified=modified)
+
+
+def place_of(url: str) -> str:
+    """A digest of where a URL leads, whoever asks: without user-info, query and fragment."""
+    parts = urllib.parse.urlsplit(url)
+    text = f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}{parts.path}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Curl:
@@ -134,6 +174,7 @@ class Call:
     start: int = 0
     validator: str | None = None
     size_only: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def scheme(self) -> str:
@@ -218,6 +259,7 @@ def configuration(call: Call, policy: FetchPolicy, certificates: int | None = No
         lines.append(_option("range", f"{call.start}-"))
         if call.validator is not None:
             lines.append(_option("header", f"If-Range: {call.validator}"))
+    lines += [_option("header", f"{name}: {value}") for name, value in call.headers]
     return "".join(f"{line}\n" for line in lines)
 
 
