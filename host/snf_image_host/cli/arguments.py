@@ -147,7 +147,7 @@ def build_parser() -> Parser:
     deploy.add_argument(
         "--signature",
         metavar="FILE|URL",
-        help="signature of the checksum file, by a key in TRUSTED_KEYS_DIR (OpenPGP or Ed25519)",
+        help="signature of the checksum file, or of the image without one, by a key in TRUSTED_KEYS_DIR",
     )
     deploy.add_argument(
         "--digest",

@@ -22,6 +22,7 @@ from snf_image_host.sources.account import source_account
 from snf_image_host.sources.cache import ImageCache, Kept, open_cache
 from snf_image_host.sources.decoding import Decoding
 from snf_image_host.sources.disk_format import open_disk_format
+from snf_image_host.sources.image_signature import signed
 from snf_image_host.sources.local import LocalImage, file_state, open_local, refuse_changed
 from snf_image_host.sources.neighbours import Neighbours
 from snf_image_host.sources.program import ProgramSource
@@ -77,13 +78,14 @@ class _Opening:
         fd = open_local(source, self._path, self._reporter)
         self._alive.callback(os.close, fd)
         container = self._choose(os.pread(fd, HEAD_SIZE, 0))
-        if container is Container.RAW:
+        if container is Container.RAW and verifier.signature is None:
             size = os.lseek(fd, 0, os.SEEK_END)
             check_header(fd, size, source.format, source.shown)
             header = partition_header(source.format, size) if source.format.needs_partition_header else b""
             return LocalImage(fd, source.shown, header, size, verifier=verifier)
         state = file_state(fd)
-        file = FileSource(fd, source.shown, os.fstat(fd).st_size)
+        file = FileSource(fd, source.shown, os.lseek(fd, 0, os.SEEK_END))
+        os.lseek(fd, 0, os.SEEK_SET)
         if container.is_disk_format:
             return self._open_local_disk_format(fd, file, container, verifier)
         return self._unwrap(file, verifier, lambda: refuse_changed(fd, state, source.shown))
@@ -94,9 +96,11 @@ class _Opening:
         """It is not read in order: what is to be verified is read once more, before."""
         state = file_state(fd)
         published: Mapping[str, str] = {}
-        if verifier.algorithms:
-            digesting = Digesting(file, verifier.algorithms)
+        if verifier.algorithms or verifier.signature is not None:
+            checked, demand = self._signed(file, verifier)
+            digesting = Digesting(checked, verifier.algorithms)
             drain(digesting)
+            demand()
             published = digesting.digests
             verifier.check(published)
         plain = self._disk_format(fd, container)
@@ -168,6 +172,7 @@ class _Opening:
         ``verified`` is called when it is known to be the right one.
         """
         algorithms = verifier.algorithms | ({"sha256"} if self._source.digest else set())
+        outer, demand = self._signed(outer, verifier)
         head = read_head(outer, HEAD_SIZE)
         inner: ByteSource = Prefixed(head, outer)
         container = self._choose(head)
@@ -175,6 +180,7 @@ class _Opening:
 
             def check(digests: Mapping[str, str]) -> Mapping[str, str]:
                 at_end()
+                demand()
                 verifier.check(digests)
                 verified()
                 return {}
@@ -184,6 +190,7 @@ class _Opening:
 
         def check_source(_: Mapping[str, str]) -> Mapping[str, str]:
             at_end()
+            demand()
             verifier.check(published.digests)
             verified()
             return published.digests
@@ -202,6 +209,11 @@ class _Opening:
             if was_disk_format or container is Container.RAW or not self._is_allowed(container):
                 return self._image(head, inner, frozenset(), check_source)
         raise ImageError(f"the image {self._source.shown} is wrapped more than {MAX_LAYERS} times")
+
+    def _signed(self, source: ByteSource, verifier: Verifier) -> tuple[ByteSource, Callable[[], None]]:
+        """``source`` on its way past who checks its signature, and what demands that it is good."""
+        checking = signed(source, verifier.signature, self._account, self._reporter.warn)
+        return self._alive.enter_context(checking)
 
     def _spooled(
         self,
