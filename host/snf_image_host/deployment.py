@@ -110,7 +110,8 @@ class DiskServing:
 class TargetDisk:
     """A disk of the instance: a block device, a regular file, or what ``uri`` leads to.
 
-    ``path`` of one with a URI: how it is named in messages, without credentials.
+    ``path`` of one with a URI: how it is named in messages, without credentials. ``program``: what writes the
+    image to it, None for us.
     ``create_size``: bytes; a missing file is made with that size (``--disk-size``), an existing file may
     only be of it or smaller, and is then enlarged. None: the disk must exist.
     """
@@ -120,6 +121,7 @@ class TargetDisk:
     read_only: bool = False
     create_size: int | None = None
     uri: str | None = None
+    program: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from snf_image_host.parameters.urls import redact_url
 from snf_image_host.parameters.values import encode_base64
 from snf_image_host.planning.request import AskedImage, AskedNic, Overrides, Request
 from snf_image_host.sources.backends import Located, locate
+from snf_image_host.sources.destinations import with_destination
 
 NIC_KEYS: Final = ("mac", "ip", "subnet", "gateway", "subnet6", "gateway6", "tags", "model")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -60,6 +61,8 @@ def build_request(arguments: argparse.Namespace, config: NodeConfig) -> Request:
     nics = _nics(arguments.nic, problems)
     image = _image(arguments, problems)
     disks = _disks(arguments, problems)
+    if arguments.command == "deploy" and not problems.errors:
+        disks = (with_destination(disks[0], _asked_format(arguments), problems), *disks[1:])
     problems.raise_user_error(hint=f"see `snf-image {arguments.command} --help`")
     report = getattr(arguments, "report", None)
     return Request(
@@ -114,8 +117,11 @@ def _image(arguments: argparse.Namespace, problems: Problems) -> AskedImage:
 
 
 def _locate(arguments: argparse.Namespace, problems: Problems, identifier: str) -> Located:
-    image_format = arguments.format if arguments.format not in (None, AUTO) else ImageFormat.DISKDUMP
-    return locate(identifier, image_format=image_format, warn=problems.warn)
+    return locate(identifier, image_format=_asked_format(arguments), warn=problems.warn)
+
+
+def _asked_format(arguments: argparse.Namespace) -> str:
+    return ImageFormat.DISKDUMP if arguments.format in (None, AUTO) else str(arguments.format)
 
 
 def _base(path: str) -> str:

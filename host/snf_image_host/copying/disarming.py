@@ -53,6 +53,14 @@ def _disarmed(found: bytes | bytearray) -> bytearray:
     return sector
 
 
+def write_first_page(disk: Disk, page: bytes) -> None:
+    """What makes the disk boot, when all else is there and known to be right."""
+    with open_target(disk) as target:
+        target.flush()
+        target.write(memoryview(page), 0)
+        target.flush()
+
+
 def wipe_ends(disk: Disk) -> None:
     """Zero the first and the last MiB: of what is on the disk nothing may be taken for good. Never fails."""
     length = min(MIB, disk.size)

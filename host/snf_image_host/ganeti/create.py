@@ -27,6 +27,7 @@ from snf_image_host.plan import plan
 from snf_image_host.planning.documents import fetch_parameters
 from snf_image_host.planning.request import AskedImage, Request
 from snf_image_host.receipt import Receipt
+from snf_image_host.sources.destinations import with_destination
 
 
 def create(call: Call) -> None:
@@ -47,6 +48,7 @@ def create(call: Call) -> None:
         call.secrets = (*call.secrets, *parameters.values())
         config = dataclasses.replace(config, os_parameters={})
         with find_image(parameters, config, problems) as image:
+            instance = _with_destination(instance, parameters, problems)
             run.deployment = plan(_request(run, instance, image, parameters), config, problems=problems)
             if instance.reinstall:
                 run.reporter.info("the instance is reinstalled: what its first disk holds is replaced")
@@ -67,6 +69,15 @@ def _request(run: Run, instance: Instance, image: AskedImage, parameters: Mappin
         evidence=None if run.journal is None else run.journal.evidence,
         again=f"# on the master node, with the same parameters:\ngnt-instance reinstall {instance.name}",
     )
+
+
+def _with_destination(instance: Instance, parameters: Mapping[str, Secret], problems: Problems) -> Instance:
+    """The first disk with who writes it: asked only if nothing is wrong yet."""
+    if problems.errors or not instance.disks:
+        return instance
+    image_format = parameters["img_format"].reveal() if "img_format" in parameters else ""
+    first = with_destination(instance.disks[0], image_format, problems)
+    return dataclasses.replace(instance, disks=(first, *instance.disks[1:]))
 
 
 def _public_names(call: Call, config: NodeConfig) -> dict[str, str]:
