@@ -490,6 +490,7 @@ def test_directories_of_an_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("tempfile.tempdir", "/tmp")
     helper = decide().helper
     assert (helper.state_dir, helper.runtime_dir) == ("/home/me/.cache/snf-image", "/tmp")
+    assert decide().serving.runtime_dir == "/tmp/snf-image-1000"
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert decide().helper.state_dir == "/cache/snf-image"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
