@@ -15,8 +15,12 @@ from typing import Self
 from snf_image_contract.job import HostKey, Job
 from snf_image_host import helper_image
 from snf_image_host.copying import CopyResult, copy_image, disarm
+from snf_image_host.copying.disarming import wipe_ends, write_first_page
+from snf_image_host.copying.program import Sent, copy_by_program
 from snf_image_host.deployment import Deployment
-from snf_image_host.disks import OpenDisk, open_disks
+from snf_image_host.disk_server import open_every_disk
+from snf_image_host.disks import Disk
+from snf_image_host.errors import SnfImageError, VerificationError
 from snf_image_host.evidence import evidence_directory
 from snf_image_host.helper_image import HelperImage
 from snf_image_host.host_keys import HostKeyMaker
@@ -42,13 +46,19 @@ def deploy(deployment: Deployment, reporter: Reporter) -> Receipt:
         check_receipt_path(deployment.report)
     with contextlib.ExitStack() as alive:
         evidence = alive.enter_context(evidence_directory(deployment, reporter))
-        disks = alive.enter_context(open_disks(deployment.disks))
-        image = alive.enter_context(open_image(deployment.image, reporter)) if deployment.copy else None
+        sent = _send(deployment, reporter, times)
+        disks = alive.enter_context(open_every_disk(deployment.disks, deployment.serving, reporter))
+        copy = deployment.copy and sent is None
+        image = alive.enter_context(open_image(deployment.image, reporter)) if copy else None
         if image is not None:
             refuse_too_large(image, disks[0])
         disarmed = alive.enter_context(_DisarmedOnFailure(disks[0]))
-        helper = alive.enter_context(_Helper(deployment, reporter, evidence))
         copied = None
+        if sent is not None:
+            disarmed.is_ours = True
+            copied = sent.result
+            write_first_page(disks[0], sent.first_page)
+        helper = alive.enter_context(_Helper(deployment, reporter, evidence))
         if image is not None:
             disarmed.is_ours = True
             with times.stage("copy"):
@@ -79,7 +89,7 @@ def inspect_image(deployment: Deployment, reporter: Reporter) -> Outcome:
     times = _Times(reporter)
     with contextlib.ExitStack() as alive:
         evidence = alive.enter_context(evidence_directory(deployment, reporter))
-        disks = alive.enter_context(open_disks(deployment.disks))
+        disks = alive.enter_context(open_every_disk(deployment.disks, deployment.serving, reporter))
         helper = alive.enter_context(_Helper(deployment, reporter, evidence))
         return helper.work(deployment.job, disks, times, stage="inspect")
 
@@ -152,7 +162,7 @@ class _Helper:
         maker = HostKeyMaker(comment, launcher=launcher(account), reporter=self._reporter, owner=owner)
         return self._alive.enter_context(maker)
 
-    def customize(self, disks: Sequence[OpenDisk], times: _Times) -> Outcome | None:
+    def customize(self, disks: Sequence[Disk], times: _Times) -> Outcome | None:
         """Hand over the job with the keys that were made; None if there is no helper."""
         if self._vm is None:
             return None
@@ -168,7 +178,7 @@ class _Helper:
         )
         return self.work(with_keys, disks, times, stage="customize")
 
-    def work(self, job: Job, disks: Sequence[OpenDisk], times: _Times, *, stage: str) -> Outcome:
+    def work(self, job: Job, disks: Sequence[Disk], times: _Times, *, stage: str) -> Outcome:
         """Wait for the helper and have it do ``job``."""
         assert self._vm is not None  # noqa: S101 - callers have started it
         with times.stage("helper-start"):
@@ -177,7 +187,7 @@ class _Helper:
             return self._vm.run_job(job, disks)
 
 
-def _copy(deployment: Deployment, image: ImageStream, disk: OpenDisk, reporter: Reporter) -> CopyResult:
+def _copy(deployment: Deployment, image: ImageStream, disk: Disk, reporter: Reporter) -> CopyResult:
     return copy_image(
         image,
         disk,
@@ -188,13 +198,52 @@ def _copy(deployment: Deployment, image: ImageStream, disk: OpenDisk, reporter: 
     )
 
 
+def _send(deployment: Deployment, reporter: Reporter, times: _Times) -> Sent | None:
+    """Have a program of the operator write the image, if the disk is one of its own (R-BACK-3).
+
+    We open the disk before, to see that it is there and free, and afterwards; never while the program has it.
+    """
+    first = deployment.disks[0]
+    if not deployment.copy or first.program is None:
+        return None
+    with times.stage("copy"), open_image(deployment.image, reporter) as image:
+        with _opened(deployment, reporter) as disk:
+            refuse_too_large(image, disk)
+            disarm(disk)
+        try:
+            return copy_by_program(
+                image,
+                first.program,
+                first.path if first.uri is None else first.uri,
+                str(deployment.image.format),
+                reporter,
+                digest=deployment.image.digest,
+                idle_timeout=deployment.copy_idle_timeout,
+                progress=reporter.emit,
+            )
+        except VerificationError:
+            with contextlib.suppress(SnfImageError), _opened(deployment, reporter) as disk:
+                wipe_ends(disk)
+            raise
+        except BaseException:
+            with contextlib.suppress(SnfImageError), _opened(deployment, reporter) as disk:
+                disarm(disk)
+            raise
+
+
+@contextlib.contextmanager
+def _opened(deployment: Deployment, reporter: Reporter) -> Iterator[Disk]:
+    with open_every_disk(deployment.disks[:1], deployment.serving, reporter) as (disk,):
+        yield disk
+
+
 class _DisarmedOnFailure:
     """A failure leaves a disk that does not boot, once the copy has begun (R-SCR-CREATE-3, D-12).
 
     Entered before the helper, so that the VM, which can write to the disk too, is gone by then.
     """
 
-    def __init__(self, disk: OpenDisk) -> None:
+    def __init__(self, disk: Disk) -> None:
         self.is_ours = False
         """Whether this run writes an image to the disk; one that it only customises is left alone."""
         self._disk = disk

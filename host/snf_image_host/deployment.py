@@ -65,6 +65,8 @@ class SourceSettings:
     fetch: FetchPolicy = FetchPolicy()
     spool_dir: str = "/var/tmp"  # noqa: S108 - each spool is a file without a name
     spool_max: int = 64 << 30
+    cache_dir: str | None = None
+    cache_size: int = 32 << 30
     qemu: str = "qemu-system-x86_64"
     uid_range: tuple[int, int] = (2_100_000_000, 2_100_065_535)
     runtime_dir: str = "/run/snf-image"
@@ -95,9 +97,21 @@ class ImageSource:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TargetDisk:
-    """A disk of the instance: a block device or a regular file.
+class DiskServing:
+    """How disks with a URI are served. ``user``: account that the operator set, None for a uid of its own."""
 
+    qemu_nbd: str = "qemu-nbd"
+    user: str | None = None
+    uid_range: tuple[int, int] = (2_100_000_000, 2_100_065_535)
+    runtime_dir: str = "/run/snf-image"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TargetDisk:
+    """A disk of the instance: a block device, a regular file, or what ``uri`` leads to.
+
+    ``path`` of one with a URI: how it is named in messages, without credentials. ``program``: what writes the
+    image to it, None for us.
     ``create_size``: bytes; a missing file is made with that size (``--disk-size``), an existing file may
     only be of it or smaller, and is then enlarged. None: the disk must exist.
     """
@@ -106,6 +120,8 @@ class TargetDisk:
     path: str
     read_only: bool = False
     create_size: int | None = None
+    uri: str | None = None
+    program: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +172,7 @@ class Deployment:
     disks: tuple[TargetDisk, ...]
     helper: HelperSettings
     job: Job
+    serving: DiskServing = DiskServing()
     copy: bool = True
     run_helper: bool = True
     wipe_tail: WipeTail = "discard"

@@ -7,15 +7,18 @@ import dataclasses
 import errno
 import fcntl
 import os
+import socket
 import stat
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from snf_image_host.deployment import TargetDisk
 from snf_image_host.errors import NodeError, SnfImageError, UserError
 from snf_image_host.moments import uninterrupted
 
+SERVED_SECONDS: Final = 300.0
+"""For the server of a disk with a URI to answer."""
 _ASKED_WRONGLY: Final = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 _FLOCK: Final = "hhqqi4x"
 """struct flock: type, whence, start, length, owner."""
@@ -25,7 +28,7 @@ _QEMU_LOCKS: Final = range(100, 300)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class OpenDisk:
-    """An open disk. ``size`` in bytes. ``reads_zero``: nothing was ever written to it.
+    """An open block device or file. ``size`` in bytes. ``reads_zero``: nothing was ever written to it.
 
     ``created``: this run made the file, and removes it if it fails.
     """
@@ -38,6 +41,35 @@ class OpenDisk:
     read_only: bool = False
     created: bool = False
     reads_zero: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServedDisk:
+    """A disk behind a URI, served on a private socket as long as it is open. ``size`` in bytes."""
+
+    index: int
+    path: str
+    size: int
+    socket_path: str
+    export: str
+    read_only: bool = False
+    is_block: Literal[False] = False
+    created: Literal[False] = False
+    reads_zero: Literal[False] = False
+
+    def connect(self) -> socket.socket:
+        """A new connection; :class:`NodeError` if the server is gone."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            connection.settimeout(SERVED_SECONDS)
+            connection.connect(self.socket_path)
+        except OSError as error:
+            connection.close()
+            raise NodeError(f"{self.path} is not served any more: {error.strerror}") from None
+        return connection
+
+
+Disk = OpenDisk | ServedDisk
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """The plan: what was asked and the node's configuration become one frozen deployment, or one error.
 
 Every problem that can be found without the image is found here and reported together (R-OSP-16), before
-anything is written. Whoever fills the request resolves ``img_id``; here the image is a path.
+anything is written. Whoever fills the request resolves ``config_url`` and ``img_id``; here the image is a
+path.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from snf_image_host.deployment import Deployment
 from snf_image_host.errors import UserError
 from snf_image_host.helper_image import added_tasks
 from snf_image_host.parameters.checks import Parameters, check_parameters, merge_parameters
+from snf_image_host.parameters.disk_uris import disk_uri_identity
 from snf_image_host.parameters.problems import Problems
 from snf_image_host.parameters.values import parse_hostname
-from snf_image_host.planning.answer_file import default_answer_file
+from snf_image_host.planning.answer_file import answer_file
+from snf_image_host.planning.disk_serving import disk_serving
 from snf_image_host.planning.environment import task_environment
 from snf_image_host.planning.exclusions import operator_tasks, skipped_tasks
 from snf_image_host.planning.helper_settings import helper_settings
@@ -56,12 +59,16 @@ def plan(
     _check_hostname(asked, problems)
     _check_disks(asked, parameters, problems)
     nics = decide_nics(asked.nics or (), config, problems)
-    answer_file = default_answer_file(config, parameters.family, problems)
+    answers = (
+        None
+        if asked.action == "inspect"
+        else answer_file(parameters.answer_file, config, parameters.family, problems)
+    )
     problems.raise_user_error(
         hint=_REFUSED if asked.required else f"{_REFUSED}; see `snf-image deploy --help`"
     )
     now = time.time() if clock is None else clock
-    job = _job(asked, parameters, config, nics, answer_file, added=added, clock=now)
+    job = _job(asked, parameters, config, nics, answers, added=added, clock=now)
     return _deployment(asked, parameters, config, problems, job)
 
 
@@ -69,10 +76,6 @@ def refuse_unsupported(parameters: Parameters, problems: Problems) -> None:
     """What is right by its rules, but cannot be done."""
     if parameters.family is not None and parameters.family not in SUPPORTED_FAMILIES:
         problems.error(f"{parameters.family} images are not supported yet")
-    if parameters.config_url is not None:
-        problems.error("config_url: fetching parameters is not supported yet")
-    if parameters.answer_file is not None:
-        problems.error("os_answer_file: fetching answer files is not supported yet")
 
 
 def _refuse_dump_of_nothing(asked: Request, parameters: Parameters, problems: Problems) -> None:
@@ -116,7 +119,7 @@ def _check_distinct(asked: Request, problems: Problems) -> None:
     if asked.action == "deploy" and asked.image.path is not None and asked.image.kind == "path":
         seen[_identity(asked.image.path)] = "the image"
     for disk in asked.disks:
-        identity = _identity(disk.path)
+        identity = _identity(disk.path) if disk.uri is None else disk_uri_identity(disk.uri)
         if identity in seen:
             problems.error(f"disk {disk.index} ({disk.path}) is the same as {seen[identity]}")
         seen[identity] = f"disk {disk.index}"
@@ -147,7 +150,7 @@ def _job(
     parameters: Parameters,
     config: NodeConfig,
     nics: tuple[jobs.Nic, ...],
-    answer_file: Secret | None,
+    answers: Secret | None,
     *,
     added: tuple[str, ...],
     clock: float,
@@ -180,7 +183,7 @@ def _job(
         skipped=skipped,
         environment=environment,
         operator_tasks=of_operator,
-        **task_fields(parameters, config, nics, answer_file, instance=instance),
+        **task_fields(parameters, config, nics, answers, instance=instance),
     )
 
 
@@ -230,6 +233,7 @@ def _deployment(
         image=image_source(asked.image, parameters, config, job.image_format),
         disks=asked.disks,
         helper=helper_settings(config, asked.overrides),
+        serving=disk_serving(config),
         job=job,
         copy=asked.action == "deploy" and asked.image.path is not None,
         run_helper=run_helper,

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from snf_image_host.ganeti import create, importing, rename
 from snf_image_host.ganeti.summary import MAX_LINES
 from snf_image_host.receipt import Receipt
 from snf_image_host.reporter import Reporter
+from snf_image_process import start
 
 
 @pytest.fixture
@@ -150,14 +152,31 @@ def test_disks(node: Node, deploying: Deploying) -> None:
     answer = node.call("create", DISK_0_NAME="firmware", DISK_2_PATH="/dev/null", DISK_2_NAME=None)
     assert "  - a firmware disk must come behind all other disks of the instance" in answer.summary
     assert "  - DISK_2_PATH '/dev/null' is neither a block device nor a regular file" in answer.summary
-    uri = "rbd:pool/x:id=me:key=s3cr3t"
-    answer = node.call("create", DISK_2_NAME=None, DISK_2_PATH=None, DISK_2_URI=uri)
-    assert "  - DISK_2_URI: disk URIs are not supported yet" in answer.summary
-    assert "s3cr3t" not in answer.log
     answer = node.call("create", DISK_0_ACCESS="ro")
     assert any("is read-only" in line for line in answer.summary)
     answer = node.call("create", DISK_0_ACCESS="wr")
     assert "  - DISK_0_ACCESS: must be rw or ro, not 'wr'" in answer.summary
+
+
+def test_disks_with_a_uri(node: Node, deploying: Deploying) -> None:
+    """R-DST-1, R-DST-URI-1, R-SEC-2: a path that is a disk wins; keys in URIs are told to nobody but qemu."""
+    uri = "rbd:pool/x:id=me:key=s3cr3t"
+    answer = node.call("create", DISK_0_URI=uri)
+    assert deploying.decided.disks[0].uri is None
+    for path in ("", "/none"):
+        answer = node.call("create", DISK_0_PATH=path, DISK_0_URI=uri)
+        assert answer.status == 0, answer.log
+        (disk,) = deploying.decided.disks
+        assert (disk.uri, disk.path) == (uri, "rbd:pool/x")
+        assert "s3cr3t" not in answer.log
+    answer = node.call("create", DISK_0_PATH=None, DISK_0_URI="https://me:s3cr3t@h/disk")
+    assert "  - DISK_0_URI: disks behind https can only be read, not written" in answer.summary
+    answer = node.call("create", DISK_0_PATH=None, DISK_0_URI="rbd:p/i@s3cr3t")
+    assert "  - DISK_0_URI: is a snapshot, which cannot be written" in answer.summary
+    assert "s3cr3t" not in answer.log
+    both = {"DISK_COUNT": "2", "DISK_0_PATH": None, "DISK_0_URI": uri, "DISK_1_URI": "rbd:pool/x:id=you"}
+    answer = node.call("create", **both)
+    assert any("disk 1 (rbd:pool/x) is the same as disk 0" in line for line in answer.summary)
 
 
 def test_variants(node: Node, deploying: Deploying) -> None:
@@ -401,8 +420,8 @@ def test_export_that_cannot_be(node: Node, monkeypatch: pytest.MonkeyPatch) -> N
     assert "  - EXPORT_DEVICE '/no': No such file or directory" in answer.summary
     assert "  - EXP_SIZE_FD: is no open file descriptor, not '999999'" in answer.summary
     assert "  - HYPERVISOR is missing" in answer.summary
-    answer = node.call("export", EXPORT_DISK_URI="rbd:pool/x")
-    assert any("disk URIs are not supported yet" in line for line in answer.summary)
+    answer = node.call("export", EXPORT_DISK_URI="http://h/x")
+    assert "  - EXPORT_DISK_URI: disks behind http can only be read, not written" in answer.summary
 
 
 def test_monitor(node: Node, deploying: Deploying) -> None:
@@ -421,3 +440,31 @@ def test_monitor(node: Node, deploying: Deploying) -> None:
     assert answer.status == 0
     assert "warning: the progress monitor is not told" in answer.log
     assert "[MONITOR]" in answer.log
+
+
+@pytest.mark.requires("qemu-nbd")
+def test_import_and_export_of_a_disk_with_a_uri(
+    node: Node, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-SCR-IMPORT-1, R-SCR-EXPORT-1, R-DST-URI-2: the same bytes there and back."""
+    content = dump_of(4 * MIB)
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        disk = Path(directory, "disk")
+        disk.write_bytes(b"\xaa" * (8 * MIB))
+        words = ["qemu-nbd", "-f", "raw", "-t", "-e", "8", "-x", "d", "-k", f"{directory}/s", str(disk)]
+        with start(words) as server:
+            while not Path(directory, "s").exists():
+                assert server.wait(0.01) is None
+            Path(directory, "s").chmod(0o777)
+            uri = f"nbd+unix:///d?socket={directory}/s"
+            feed(content)
+            answer = node.call("import", IMPORT_DISK_URI=uri)
+            assert answer.status == 0, answer.log
+            with (node.directory / "stdout").open("wb") as output:
+                monkeypatch.setattr(sys, "stdout", output)
+                assert node.call("export", EXPORT_DISK_URI=uri).status == 0
+        found = (node.directory / "stdout").read_bytes()
+        assert found == disk.read_bytes()
+    assert found[: 4 * MIB] == content
+    assert found[-MIB:] == bytes(MIB)

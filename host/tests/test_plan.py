@@ -381,11 +381,6 @@ def test_the_family_of_a_file_system_dump_reaches_the_helper() -> None:
     ("parameters", "message"),
     [
         ({"img_properties": '{"OSFAMILY": "openbsd"}'}, "openbsd images are not supported yet"),
-        ({"config_url": "https://example.org/"}, "config_url: fetching parameters is not supported yet"),
-        (
-            {"os_answer_file": "https://example.org/"},
-            "os_answer_file: fetching answer files is not supported yet",
-        ),
     ],
 )
 def test_what_is_still_to_come_says_so(parameters: dict[str, str], message: str) -> None:
@@ -571,6 +566,7 @@ def test_directories_of_an_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("tempfile.tempdir", "/tmp")
     helper = decide().helper
     assert (helper.state_dir, helper.runtime_dir) == ("/home/me/.cache/snf-image", "/tmp")
+    assert decide().serving.runtime_dir == "/tmp/snf-image-1000"
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert decide().helper.state_dir == "/cache/snf-image"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")

@@ -335,9 +335,9 @@ def test_no_credentials_are_seen(server: Server, tmp_path: Path, monkeypatch: py
     """R-SEC-1, R-SEC-2, T-6: not in arguments, and not in what users are told."""
     argvs: list[str] = []
 
-    def note(words: list[str], *, stdin: int, stdout: int, stderr: int) -> Running:
+    def note(words: list[str], *, stdin: int, stdout: int, stderr: int, pass_fds: tuple[int, ...]) -> Running:
         argvs.extend(words)
-        return start(words, stdin=stdin, stdout=stdout, stderr=stderr)
+        return start(words, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds)
 
     monkeypatch.setattr("snf_image_host.fetching.curl.start", note)
     url = server.url("/a?token=t0psecret").replace("http://", "http://me:pa55word@")
@@ -361,11 +361,11 @@ def test_what_curl_reads_is_quoted() -> None:
     """R-FETCH-1, T-1: one option a line, whatever is in the URL."""
     address = ipaddress.ip_address("2001:db8::1")
     call = Call(url='https://h/"; output = "x', shown="h", address=address, port=443)
-    lines = configuration(call, FetchPolicy(ca_file="/ca.pem")).splitlines()
+    lines = configuration(call, FetchPolicy(), certificates=9).splitlines()
     assert lines[0] == 'url = "https://h/\\"; output = \\"x"'
     assert 'proto = "=https"' in lines
     assert 'connect-to = "::[2001:db8::1]:443"' in lines
-    assert 'cacert = "/ca.pem"' in lines
+    assert 'cacert = "/proc/self/fd/9"' in lines
     assert "insecure" not in lines
     assert "insecure" in configuration(call, FetchPolicy(insecure=True)).splitlines()
 

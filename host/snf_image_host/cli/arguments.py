@@ -127,7 +127,9 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     deploy = _command(commands, "deploy", "copy an image onto a disk and customise it", _DEPLOY)
     deploy.add_argument("image", metavar="IMAGE", help="file with the image")
-    deploy.add_argument("disk", metavar="DISK", help="block device or file to write")
+    deploy.add_argument(
+        "disk", metavar="DISK", help="block device, file, or URI (rbd, iscsi, nbd, ssh, gluster) to write"
+    )
     deploy.add_argument(
         "--disk-size",
         type=typed(parse_disk_size),
@@ -147,7 +149,7 @@ def build_parser() -> Parser:
     deploy.add_argument(
         "--signature",
         metavar="FILE|URL",
-        help="signature of the checksum file, by a key in TRUSTED_KEYS_DIR (OpenPGP or Ed25519)",
+        help="signature of the checksum file, or of the image without one, by a key in TRUSTED_KEYS_DIR",
     )
     deploy.add_argument(
         "--digest",

@@ -18,6 +18,12 @@ from snf_image_host.configuration.files import ConfigFile, main_files
 from snf_image_host.configuration.node_config import NodeConfig
 from snf_image_host.deployment import TargetDisk
 from snf_image_host.image_container import AUTO
+from snf_image_host.parameters.disk_uris import (
+    has_secret,
+    looks_like_uri,
+    parse_disk_uri,
+    shown_disk_uri,
+)
 from snf_image_host.parameters.nearest import did_you_mean
 from snf_image_host.parameters.problems import Problems, shown
 from snf_image_host.parameters.property_table import PROPERTIES
@@ -25,6 +31,7 @@ from snf_image_host.parameters.urls import redact_url
 from snf_image_host.parameters.values import encode_base64
 from snf_image_host.planning.request import AskedImage, AskedNic, Overrides, Request
 from snf_image_host.sources.backends import Located, locate
+from snf_image_host.sources.destinations import with_destination
 
 NIC_KEYS: Final = ("mac", "ip", "subnet", "gateway", "subnet6", "gateway6", "tags", "model")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -53,7 +60,9 @@ def build_request(arguments: argparse.Namespace, config: NodeConfig) -> Request:
     parameters = _parameters(arguments, config, problems)
     nics = _nics(arguments.nic, problems)
     image = _image(arguments, problems)
-    disks = _disks(arguments)
+    disks = _disks(arguments, problems)
+    if arguments.command == "deploy" and not problems.errors:
+        disks = (with_destination(disks[0], _asked_format(arguments), problems), *disks[1:])
     problems.raise_user_error(hint=f"see `snf-image {arguments.command} --help`")
     report = getattr(arguments, "report", None)
     return Request(
@@ -108,27 +117,42 @@ def _image(arguments: argparse.Namespace, problems: Problems) -> AskedImage:
 
 
 def _locate(arguments: argparse.Namespace, problems: Problems, identifier: str) -> Located:
-    image_format = arguments.format if arguments.format not in (None, AUTO) else ImageFormat.DISKDUMP
-    return locate(identifier, image_format=image_format, warn=problems.warn)
+    return locate(identifier, image_format=_asked_format(arguments), warn=problems.warn)
+
+
+def _asked_format(arguments: argparse.Namespace) -> str:
+    return ImageFormat.DISKDUMP if arguments.format in (None, AUTO) else str(arguments.format)
 
 
 def _base(path: str) -> str:
     return os.path.basename(path) or path
 
 
-def _disks(arguments: argparse.Namespace) -> tuple[TargetDisk, ...]:
+def _disks(arguments: argparse.Namespace, problems: Problems) -> tuple[TargetDisk, ...]:
     inspecting = arguments.command == "inspect"
-    first = TargetDisk(
-        index=0,
-        path=os.path.abspath(arguments.image if inspecting else arguments.disk),
-        read_only=inspecting,
-        create_size=getattr(arguments, "disk_size", None),
+    size = getattr(arguments, "disk_size", None)
+    first = arguments.image if inspecting else arguments.disk
+    words = (first, *arguments.add_disk)
+    return tuple(
+        _disk(index, word, problems, read_only=inspecting, size=None if index else size)
+        for index, word in enumerate(words)
     )
-    others = (
-        TargetDisk(index=index, path=os.path.abspath(path), read_only=inspecting)
-        for index, path in enumerate(arguments.add_disk, 1)
-    )
-    return (first, *others)
+
+
+def _disk(index: int, word: str, problems: Problems, *, read_only: bool, size: int | None) -> TargetDisk:
+    """A path, or the URI of a disk that qemu reaches (R-DST-URI-1)."""
+    # An image that is inspected is a path; one with a scheme was refused already.
+    if (read_only and index == 0) or not looks_like_uri(word):
+        return TargetDisk(index=index, path=os.path.abspath(word), read_only=read_only, create_size=size)
+    problems.parse(f"disk {index}", parse_disk_uri, word, secret=True)
+    if has_secret(word):
+        problems.error(
+            f"disk {index}: a key or password in the URI would be seen in the list of processes, "
+            "use conf=FILE or another way of its storage to find it"
+        )
+    if size is not None:
+        problems.error("--disk-size makes a file, and the disk is a URI")
+    return TargetDisk(index=index, path=shown_disk_uri(word), uri=word, read_only=read_only)
 
 
 def _parameters(

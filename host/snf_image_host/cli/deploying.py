@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 
 from snf_image_host.cli.asking import build_request, config_files
@@ -14,7 +15,10 @@ from snf_image_host.configuration.node_config import load_config
 from snf_image_host.deployment import Deployment
 from snf_image_host.errors import SnfImageError
 from snf_image_host.inspection_report import InspectionReport
+from snf_image_host.parameters.checks import merge_parameters
+from snf_image_host.parameters.problems import Problems
 from snf_image_host.plan import plan
+from snf_image_host.planning.documents import fetch_parameters
 from snf_image_host.reporter import Event, Failure, Reporter, Sink, StageStarted
 from snf_image_host.sinks import MonitorProgram, public_names
 
@@ -57,7 +61,12 @@ def _plan(arguments: argparse.Namespace, session: Session) -> Deployment:
     session.secrets = (*request.parameters.values(), *config.os_parameters.values())
     arguments.verbose = arguments.verbose or arguments.debug or config.image_debug
     arguments.monitor = config.progress_monitor
-    return plan(request, config)
+    problems = Problems()
+    given = merge_parameters(config.os_parameters, request.parameters)
+    parameters = fetch_parameters(given, config, problems)
+    session.secrets = (*session.secrets, *parameters.values())
+    request = dataclasses.replace(request, parameters=parameters)
+    return plan(request, dataclasses.replace(config, os_parameters={}), problems=problems)
 
 
 @contextlib.contextmanager

@@ -50,6 +50,7 @@ class NodeConfig:
     helper_url: str
     qemu: str
     qemu_nbd: str
+    disk_uri_user: str | None
     param_medium: Literal["auto", "virtio", "floppy"]
     progress_monitor: str
     monitor_max_messages: int
@@ -69,6 +70,8 @@ class NodeConfig:
     trusted_keys_dir: str
     spool_dir: str
     spool_max_size: int
+    image_cache_dir: str | None
+    image_cache_size: int
     copy_idle_timeout: float
     wipe_tail: WipeTail
     allow_custom_task: bool

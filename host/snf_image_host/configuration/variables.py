@@ -168,6 +168,10 @@ VARIABLES: Final[tuple[Variable, ...]] = (
          example="/usr/bin/qemu-system-x86_64"),
     _old("QEMU_NBD", "the name or path of a program", parse_program, "qemu-nbd",
          "Program that serves disk URIs.", example="/usr/bin/qemu-nbd"),
+    _new("DISK_URI_USER", "an account other than root", parse_account, "",
+         "Account that it runs as; it must be able to read what the storage asks for, such as a keyring of "
+         "Ceph. Not set: each disk gets a user id of its own out of HELPER_UID_RANGE.",
+         example="snf-nbd"),
     _new("PARAM_MEDIUM", "one of auto, virtio, floppy", choice("auto", "virtio", "floppy"), "auto",
          "How the helper gets its parameters; floppy is for foreign helpers.", example="floppy"),
     _new("LOG_DIR", "a directory", parse_path, "/var/log/snf-image",
@@ -218,6 +222,11 @@ VARIABLES: Final[tuple[Variable, ...]] = (
          "Where an image is kept that cannot be used as a stream.", example="/srv/spool"),
     _new("SPOOL_MAX_SIZE", "bytes", integer(1, 1 << 50), str(64 << 30),
          "The most of an image that is kept there.", example=str(8 << 30)),
+    _new("IMAGE_CACHE_DIR", "a directory", parse_optional_path, "",
+         "Where images from http and https servers are kept; each use asks the server whether they are still "
+         "the right ones. Not set: nothing is kept.", example="/var/cache/snf-image/images"),
+    _new("IMAGE_CACHE_SIZE", "bytes", integer(1, 1 << 50), str(32 << 30),
+         "The most that is kept there; what was not used for longest goes first.", example=str(100 << 30)),
     _new("COPY_IDLE_TIMEOUT", _TIME, parse_duration, "300", "The copy fails if no byte moves for this long.",
          example="60"),
     _new("WIPE_TAIL", "one of no, discard, zero", choice(*typing.get_args(WipeTail)), "discard",

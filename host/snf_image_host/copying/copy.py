@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from snf_image_host.copying.buffers import Buffer, make_buffers
+from snf_image_host.copying.disarming import disarm, open_target, wipe_ends
 from snf_image_host.copying.held import HeldBack
-from snf_image_host.copying.target import MIB, Target, disarm, wipe_ends
+from snf_image_host.copying.target import MIB
 from snf_image_host.copying.workers import LOOK, Workers
 from snf_image_host.deployment import WipeTail
-from snf_image_host.disks import OpenDisk
+from snf_image_host.disks import Disk
 from snf_image_host.errors import ImageError, VerificationError
 from snf_image_host.reporter import CopyProgress
 from snf_image_host.sources.stream import ImageStream, refuse_too_large, total_of
@@ -56,7 +57,7 @@ class CopyResult:
 
 def copy_image(
     image: ImageStream,
-    disk: OpenDisk,
+    disk: Disk,
     *,
     digest: bool = True,
     wipe_tail: WipeTail = "discard",
@@ -128,7 +129,7 @@ class _Copy:
     def __init__(
         self,
         image: ImageStream,
-        disk: OpenDisk,
+        disk: Disk,
         idle_timeout: float,
         progress: Progress,
         algorithms: Iterable[str],
@@ -141,9 +142,9 @@ class _Copy:
         self._position = 0
         self._total = total_of(image)
         self._workers = Workers(
-            idle_timeout, tell=self._tell, where=lambda: self._position, abandon=image.abandon
+            idle_timeout, tell=self._tell, where=lambda: self._position, abandon=self._abandon
         )
-        self._target = Target(disk, check=self._workers.check)
+        self._target = open_target(disk, check=self._workers.check)
         self._held = HeldBack(self._total)
         self._digests = {name: hashlib.new(name) for name in algorithms}
         self._pool: queue.Queue[Buffer] = queue.Queue()
@@ -177,6 +178,10 @@ class _Copy:
 
     def _tell(self, *, final: bool = False) -> None:
         self._progress(CopyProgress(position=self._position, total=self._total, final=final))
+
+    def _abandon(self) -> None:
+        self._image.abandon()
+        self._target.abandon()
 
     def _check(self) -> None:
         self._image.check_whole(self.total - len(self._image.header), self.digests)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from snf_image_host.copying.target import ALIGNMENT, MIB, Target
+from snf_image_host.copying.disarming import AnyTarget
+from snf_image_host.copying.target import ALIGNMENT, MIB
 from snf_image_host.extents import GRANULE
 
 _NOWHERE: Final = 1 << 62
@@ -26,7 +27,7 @@ class HeldBack:
         self._total = total
         self._tail = max(GRANULE, (total - 1) // GRANULE * GRANULE)
 
-    def clear(self, target: Target) -> None:
+    def clear(self, target: AnyTarget) -> None:
         """Empty both places, and the disk's own end, whatever an earlier system left there."""
         size = target.disk.size
         last = max(GRANULE, size - MIB)
@@ -53,7 +54,7 @@ class HeldBack:
         if view:
             self._parts.append((offset, bytes(view)))
 
-    def write(self, target: Target) -> None:
+    def write(self, target: AnyTarget) -> None:
         """All that was kept; the disk's first page, with its boot sector, after everything else."""
         first = [part for part in self._parts if part[0] == 0]
         for offset, data in self._parts:

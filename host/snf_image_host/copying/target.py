@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import fcntl
@@ -26,8 +25,6 @@ _BLKZEROOUT: Final = 0x127F
 _KEEP_SIZE: Final = 0x01
 _PUNCH_HOLE: Final = 0x02
 _ZERO_RANGE: Final = 0x10
-_SECTOR: Final = 512
-_PROTECTIVE: Final = b"\xee"
 _UNSUPPORTED: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY, errno.EPERM)
 _CANNOT_ZERO: Final = (*_UNSUPPORTED, errno.EREMOTEIO, errno.EIO)
 """Block devices: also what drivers say that promised a command their disk does not have."""
@@ -86,7 +83,7 @@ class Target:
         Returns how many bytes were written. A discard is no zeroing: what follows it is undefined.
         """
         written = 0
-        for start, part in _steps(offset, length, _ZERO_STEP):
+        for start, part in steps(offset, length, _ZERO_STEP):
             self._check()
             if not self._zero_by_kernel(start, part):
                 self._write_zeros(start, part)
@@ -96,13 +93,13 @@ class Target:
     def discard(self, offset: int, length: int) -> None:
         """Give a range back to the storage, if that is known there; nobody may rely on what it then reads."""
         if not self.disk.is_block:
-            for start, part in _steps(offset, length, _DISCARD_STEP):
+            for start, part in steps(offset, length, _DISCARD_STEP):
                 self._check()
                 if not self._zero_by_kernel(start, part):
                     return
             return
         first = -(-offset // ALIGNMENT) * ALIGNMENT
-        for start, part in _steps(first, (offset + length - first) // ALIGNMENT * ALIGNMENT, _DISCARD_STEP):
+        for start, part in steps(first, (offset + length - first) // ALIGNMENT * ALIGNMENT, _DISCARD_STEP):
             self._check()
             if not _range_ioctl(self.disk.fd, _BLKDISCARD, start, part):
                 return
@@ -116,6 +113,9 @@ class Target:
             raise self._failed(error, None) from None
         self._dirty = 0
 
+    def abandon(self) -> None:
+        """From another thread: what waits for the kernel ends by itself."""
+
     def _write(self, fd: int, data: memoryview, offset: int) -> None:
         while data:
             self._check()
@@ -128,7 +128,7 @@ class Target:
             data, offset = data[count:], offset + count
 
     def _write_zeros(self, offset: int, length: int) -> None:
-        for start, part in _steps(offset, length, len(self._zeros)):
+        for start, part in steps(offset, length, len(self._zeros)):
             self.write(memoryview(self._zeros)[:part], start)
 
     def _zero_by_kernel(self, offset: int, length: int) -> bool:
@@ -162,7 +162,7 @@ class _NotDirectError(Exception):
     """This disk wants direct writes to be aligned in another way."""
 
 
-def _steps(offset: int, length: int, step: int) -> Iterator[tuple[int, int]]:
+def steps(offset: int, length: int, step: int) -> Iterator[tuple[int, int]]:
     """Offset and length of parts of a range, at most ``step`` bytes each."""
     for at in range(offset, offset + length, step):
         yield at, min(step, offset + length - at)
@@ -199,30 +199,3 @@ def _range_ioctl(fd: int, request: int, offset: int, length: int) -> bool:
             raise
         return False
     return True
-
-
-def disarm(disk: OpenDisk) -> None:
-    """Clear what makes firmware boot the disk, so that a half-made one cannot (D-12). Never fails.
-
-    That is the boot signature, and the type of a protective partition: UEFI reads the GPT behind one without
-    a look at the signature. All else stays as it is, for those who want to know what went wrong.
-    """
-    with contextlib.suppress(OSError):
-        found = os.pread(disk.fd, _SECTOR, 0)
-        sector = bytearray(found)
-        for kind in range(450, 510, 16):
-            if sector[kind : kind + 1] == _PROTECTIVE:
-                sector[kind] = 0
-        sector[510:] = bytes(len(sector[510:]))
-        if sector != found:
-            os.pwrite(disk.fd, sector, 0)
-        os.fdatasync(disk.fd)
-
-
-def wipe_ends(disk: OpenDisk) -> None:
-    """Zero the first and the last MiB: of what is on the disk nothing may be taken for good. Never fails."""
-    length = min(MIB, disk.size)
-    with contextlib.suppress(NodeError), Target(disk) as target:
-        target.zero(0, length)
-        target.zero(disk.size - length, length)
-        target.flush()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
+import re
 import select
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from snf_image_host.deployment import FetchPolicy
@@ -22,6 +24,8 @@ from snf_image_process import PIPE, Deadline, ProcessError, Running, start
 
 MAX_HEAD: Final = 64 * 1024
 _LIMITS: Final = Limits(address_space=1 << 30, files=64, processes=16, file_size=0)
+_MAX_CERTIFICATES: Final = 8 << 20
+_HARMLESS: Final = re.compile(r"[\x20-\x7e]{1,256}")
 _FTP: Final = ("ftp", "ftps")
 UNREACHABLE: Final = (7, 28, 35)
 """curl's status if there was no connection: another address may do."""
@@ -47,6 +51,43 @@ class Head:
         """A strong validator that a range of the same bytes can be asked with."""
         tag = self.fields.get("etag", "")
         return tag if len(tag) >= 2 and tag[0] == tag[-1] == '"' and '"' not in tag[1:-1] else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How a server can be asked whether it has anything else than it had. ``place``: where that was.
+
+    Empty texts: the server gave none.
+    """
+
+    place: str
+    etag: str = ""
+    last_modified: str = ""
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """An ETag is the better answer: where there is one, times are not asked about."""
+        if self.etag:
+            return (("If-None-Match", self.etag),)
+        return (("If-Modified-Since", self.last_modified),)
+
+    @staticmethod
+    def of(url: str, head: Head) -> Condition | None:
+        """None for a response that says nothing about itself, or is not to be kept."""
+        if "no-store" in head.fields.get("cache-control", "").lower():
+            return None
+        texts = [head.fields.get(name, "") for name in ("etag", "last-modified")]
+        etag, modified = (text if _HARMLESS.fullmatch(text) else "" for text in texts)
+        if not etag and not modified:
+            return None
+        return Condition(place=place_of(url), etag=etag, last_modified=modified)
+
+
+def place_of(url: str) -> str:
+    """A digest of where a URL leads, whoever asks: without user-info, query and fragment."""
+    parts = urllib.parse.urlsplit(url)
+    text = f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}{parts.path}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Curl:
@@ -101,7 +142,8 @@ class Curl:
         text = b""
         with contextlib.suppress(OSError):
             text = os.read(self._err, 4096)
-        line = text.decode("ascii", "replace").strip().splitlines()[-1:] or [""]
+        # The first line is the failure; advice for readers of curl's manual may follow.
+        line = text.decode("ascii", "replace").strip().splitlines()[:1] or [""]
         words = "".join(char if char.isprintable() else "?" for char in line[0])
         return words.partition(") ")[2][:200] or words[:200]
 
@@ -132,6 +174,7 @@ class Call:
     start: int = 0
     validator: str | None = None
     size_only: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def scheme(self) -> str:
@@ -145,21 +188,44 @@ class Call:
 def run_curl(call: Call, policy: FetchPolicy, account: Account) -> Curl:
     """Start it. :class:`NodeError` if that cannot be."""
     words = [*launcher(account, limits=_LIMITS), "curl", "--disable", "--config", "-"]
-    try:
-        running = start(words, stdin=PIPE, stdout=PIPE, stderr=PIPE)
-    except ProcessError as error:
-        raise NodeError(f"curl cannot be started: {error.reason}", hint="apt-get install curl") from None
+    with _certificates(policy) as certificates:
+        inherited = () if certificates is None else (certificates,)
+        try:
+            running = start(words, stdin=PIPE, stdout=PIPE, stderr=PIPE, pass_fds=inherited)
+        except ProcessError as error:
+            raise NodeError(f"curl cannot be started: {error.reason}", hint="apt-get install curl") from None
     assert running.stdin is not None  # noqa: S101 - it was asked for
     with contextlib.suppress(BrokenPipeError):
-        running.stdin.write(configuration(call, policy).encode())
+        running.stdin.write(configuration(call, policy, certificates).encode())
         running.stdin.flush()
     with contextlib.suppress(BrokenPipeError):
         running.stdin.close()
     return Curl(running, call.shown)
 
 
-def configuration(call: Call, policy: FetchPolicy) -> str:
-    """What curl reads: one option a line, values quoted."""
+@contextlib.contextmanager
+def _certificates(policy: FetchPolicy) -> Iterator[int | None]:
+    """FETCH_CA_FILE in memory: curl's account need not be able to reach the file (R-FETCH-4)."""
+    if policy.ca_file is None:
+        yield None
+        return
+    try:
+        with open(policy.ca_file, "rb") as file:
+            content = memoryview(file.read(_MAX_CERTIFICATES))
+    except OSError as error:
+        raise NodeError(f"FETCH_CA_FILE {policy.ca_file} cannot be read: {error.strerror}") from None
+    fd = os.memfd_create("certificates", os.MFD_CLOEXEC)
+    try:
+        os.fchmod(fd, 0o444)
+        while content:
+            content = content[os.write(fd, content) :]
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def configuration(call: Call, policy: FetchPolicy, certificates: int | None = None) -> str:
+    """What curl reads: one option a line, values quoted. ``certificates``: descriptor that it inherits."""
     host = f"[{call.address}]" if call.address.version == 6 else str(call.address)
     lines = [
         _option("url", call.url),
@@ -180,16 +246,20 @@ def configuration(call: Call, policy: FetchPolicy) -> str:
         lines.append(_option("connect-timeout", f"{policy.timeout:g}"))
     if policy.insecure:
         lines.append("insecure")
-    if policy.ca_file is not None:
-        lines.append(_option("cacert", policy.ca_file))
+    if certificates is not None:
+        lines.append(_option("cacert", f"/proc/self/fd/{certificates}"))
     if call.size_only:
         lines.append("head")
-    elif not call.is_ftp:
+    elif call.is_ftp:
+        # Or it stops at the size that was announced, and takes that for the end.
+        lines.append("ignore-content-length")
+    else:
         lines.append("include")
     if call.start:
         lines.append(_option("range", f"{call.start}-"))
         if call.validator is not None:
             lines.append(_option("header", f"If-Range: {call.validator}"))
+    lines += [_option("header", f"{name}: {value}") for name, value in call.headers]
     return "".join(f"{line}\n" for line in lines)
 
 

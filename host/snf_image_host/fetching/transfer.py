@@ -11,7 +11,17 @@ from typing import Final
 from snf_image_host.deployment import FetchPolicy
 from snf_image_host.errors import ImageError, NodeError, UserError
 from snf_image_host.fetching.addresses import Address, allowed_addresses
-from snf_image_host.fetching.curl import NOT_FOUND, UNREACHABLE, Call, Curl, Head, parse_ftp_size, run_curl
+from snf_image_host.fetching.curl import (
+    NOT_FOUND,
+    UNREACHABLE,
+    Call,
+    Condition,
+    Curl,
+    Head,
+    parse_ftp_size,
+    place_of,
+    run_curl,
+)
 from snf_image_host.parameters.problems import ParseError
 from snf_image_host.parameters.urls import parse_url, redact_url
 from snf_image_host.reporter import Reporter
@@ -23,15 +33,24 @@ _MAX_SIZE_ANSWER: Final = 4096
 
 
 @contextlib.contextmanager
-def open_transfer(url: str, policy: FetchPolicy, account: Account, reporter: Reporter) -> Iterator[Transfer]:
+def open_transfer(
+    url: str,
+    policy: FetchPolicy,
+    account: Account,
+    reporter: Reporter,
+    *,
+    known: Condition | None = None,
+) -> Iterator[Transfer]:
     """The body of what ``url`` leads to, its head read already.
+
+    ``known``: what it led to before; if that is still so, there is no body (:attr:`Transfer.is_unchanged`).
 
     :class:`UserError` if the policy refuses it or there is no such thing, :class:`NodeError` if the server
     cannot be reached, :class:`ImageError` if it answers nonsense.
     """
     if policy.insecure:
         reporter.warn("TLS certificates are not verified (FETCH_INSECURE)")
-    transfer = Transfer(url, policy, account, reporter)
+    transfer = Transfer(url, policy, account, reporter, known)
     try:
         transfer.open()
         yield transfer
@@ -42,8 +61,20 @@ def open_transfer(url: str, policy: FetchPolicy, account: Account, reporter: Rep
 class Transfer:
     """Bytes of a body, in order. ``size`` None if the server does not tell it."""
 
-    def __init__(self, url: str, policy: FetchPolicy, account: Account, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        url: str,
+        policy: FetchPolicy,
+        account: Account,
+        reporter: Reporter,
+        known: Condition | None = None,
+    ) -> None:
         self.size: int | None = None
+        self.is_unchanged = False
+        """The server has what ``known`` says, and sent nothing."""
+        self.condition: Condition | None = None
+        """How to ask the next time whether this is still what the server has; None if it cannot be asked."""
+        self._known = known
         self.etag: str | None = None
         self.shown = redact_url(url)
         self._url = url
@@ -63,8 +94,13 @@ class Transfer:
             _check_url(self._url, self._policy, self.shown)
             self._pinned = allowed_addresses(self._url, self._policy, self.shown)
             head = self._request()
+            if head.status == 304 and self._asks_for_news():
+                self.is_unchanged = True
+                self._end_run()
+                return
             if head.status not in _REDIRECTS:
                 self._accept(head, 200)
+                self.condition = Condition.of(self._url, head)
                 self.size, self.etag = head.length, head.validator
                 return
             self._end_run()
@@ -97,6 +133,10 @@ class Transfer:
     def close(self) -> None:
         self.abandon()
         self._end_run()
+
+    def _asks_for_news(self) -> bool:
+        """Only where the known answer came from: elsewhere the validators mean nothing."""
+        return self._known is not None and self._position == 0 and place_of(self._url) == self._known.place
 
     def _is_whole(self, curl: Curl) -> bool:
         status = curl.end()
@@ -142,6 +182,7 @@ class Transfer:
                 port=port,
                 start=self._position,
                 validator=self.etag,
+                headers=self._known.headers if self._known is not None and self._asks_for_news() else (),
             )
             head = self._ask_ftp(call) if call.is_ftp else self._ask_http(call)
             if isinstance(head, Head):

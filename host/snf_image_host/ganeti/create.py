@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Mapping
 
+from snf_image_contract.secret import Secret
 from snf_image_host.configuration.node_config import NodeConfig
 from snf_image_host.deploy import deploy
 from snf_image_host.ganeti.call import Call, Run
@@ -21,8 +24,10 @@ from snf_image_host.ganeti.summary import plain
 from snf_image_host.parameters.checks import merge_parameters
 from snf_image_host.parameters.problems import Problems
 from snf_image_host.plan import plan
+from snf_image_host.planning.documents import fetch_parameters
 from snf_image_host.planning.request import AskedImage, Request
 from snf_image_host.receipt import Receipt
+from snf_image_host.sources.destinations import with_destination
 
 
 def create(call: Call) -> None:
@@ -39,8 +44,12 @@ def create(call: Call) -> None:
     run = Run(call, config, "create")
     with run.told():
         run.add_monitor(_public_names(call, config))
+        parameters = fetch_parameters(parameters, config, problems)
+        call.secrets = (*call.secrets, *parameters.values())
+        config = dataclasses.replace(config, os_parameters={})
         with find_image(parameters, config, problems) as image:
-            run.deployment = plan(_request(call, run, instance, image), config, problems=problems)
+            instance = _with_destination(instance, parameters, problems)
+            run.deployment = plan(_request(run, instance, image, parameters), config, problems=problems)
             if instance.reinstall:
                 run.reporter.info("the instance is reinstalled: what its first disk holds is replaced")
             receipt = deploy(run.deployment, run.reporter)
@@ -48,18 +57,27 @@ def create(call: Call) -> None:
     _say_done(call, receipt)
 
 
-def _request(call: Call, run: Run, instance: Instance, image: AskedImage) -> Request:
+def _request(run: Run, instance: Instance, image: AskedImage, parameters: Mapping[str, Secret]) -> Request:
     return Request(
         action="deploy",
         image=image,
         disks=instance.disks,
         hostname=instance.name or None,
-        parameters=read_parameters(call.environment),
+        parameters=parameters,
         nics=instance.nics,
         required=True,
         evidence=None if run.journal is None else run.journal.evidence,
         again=f"# on the master node, with the same parameters:\ngnt-instance reinstall {instance.name}",
     )
+
+
+def _with_destination(instance: Instance, parameters: Mapping[str, Secret], problems: Problems) -> Instance:
+    """The first disk with who writes it: asked only if nothing is wrong yet."""
+    if problems.errors or not instance.disks:
+        return instance
+    image_format = parameters["img_format"].reveal() if "img_format" in parameters else ""
+    first = with_destination(instance.disks[0], image_format, problems)
+    return dataclasses.replace(instance, disks=(first, *instance.disks[1:]))
 
 
 def _public_names(call: Call, config: NodeConfig) -> dict[str, str]:
@@ -71,8 +89,8 @@ def _public_names(call: Call, config: NodeConfig) -> dict[str, str]:
         os.path.dirname(call.files.backends): "the configuration",
     }
     names |= {file.path: "the configuration" for file in call.files.main}
-    names |= public_disk_names(call.environment)
-    return {path: name for path, name in names.items() if path.startswith("/") and len(path) > 1}
+    names = {path: name for path, name in names.items() if path.startswith("/") and len(path) > 1}
+    return names | public_disk_names(call.environment)
 
 
 def _say_done(call: Call, receipt: Receipt) -> None:

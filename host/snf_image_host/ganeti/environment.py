@@ -14,6 +14,7 @@ from typing import Final
 
 from snf_image_contract.secret import Secret
 from snf_image_host.deployment import TargetDisk
+from snf_image_host.parameters.disk_uris import parse_disk_uri, shown_disk_uri
 from snf_image_host.parameters.problems import ParseError, Problems, shown
 from snf_image_host.parameters.values import integer, parse_hostname
 from snf_image_host.planning.network import NIC_VARIABLES
@@ -96,6 +97,9 @@ def public_disk_names(environment: Environment) -> dict[str, str]:
         match = re.fullmatch(r"DISK_([0-9]{1,3})_PATH", variable)
         if match and value.startswith("/") and len(value) > 1:
             found[value] = f"disk {match[1]}"
+        match = re.fullmatch(r"DISK_([0-9]{1,3})_URI", variable)
+        if match and value:
+            found[shown_disk_uri(value)] = f"disk {match[1]}"
     return found
 
 
@@ -138,12 +142,20 @@ def _read_disk(environment: Environment, index: int, problems: Problems) -> Targ
     disk = TargetDisk(index=index, path=path, read_only=access == "ro") if path else None
     if why is None:
         return disk
-    # A URI can hold a key: it is not shown.
-    if environment.get(f"DISK_{index}_URI"):
-        problems.error(f"DISK_{index}_URI: disk URIs are not supported yet")
-    else:
-        problems.error(f"DISK_{index}_PATH {why}")
+    uri = environment.get(f"DISK_{index}_URI")
+    if uri:
+        return _read_uri(f"DISK_{index}_URI", index, uri, problems, read_only=access == "ro")
+    problems.error(f"DISK_{index}_PATH {why}")
     return disk
+
+
+def _read_uri(
+    variable: str, index: int, uri: str, problems: Problems, *, read_only: bool
+) -> TargetDisk | None:
+    """A disk that only qemu can reach (R-DST-URI-1); what is wrong with its URI never shows it."""
+    if problems.parse(variable, parse_disk_uri, uri, secret=True) is None:
+        return None
+    return TargetDisk(index=index, path=shown_disk_uri(uri), uri=uri, read_only=read_only)
 
 
 def find_fault(path: str) -> str | None:
@@ -174,21 +186,20 @@ def _read_nic(environment: Environment, index: int) -> AskedNic:
     return AskedNic(origin="environment", **values)
 
 
-def read_path(environment: Environment, kind: str, problems: Problems) -> str | None:
-    """The disk of ``export`` or ``import``: ``<KIND>_DISK_PATH``, else ``<KIND>_DEVICE``."""
+def read_disk(
+    environment: Environment, kind: str, problems: Problems, *, read_only: bool = False
+) -> TargetDisk | None:
+    """The disk of ``export`` or ``import``: ``<KIND>_DISK_PATH``, ``<KIND>_DEVICE``, ``<KIND>_DISK_URI``."""
     names = (f"{kind}_DISK_PATH", f"{kind}_DEVICE")
     name = next((name for name in names if environment.get(name)), None)
-    if name is None:
-        if environment.get(f"{kind}_DISK_URI"):
-            problems.error(f"{kind}_DISK_URI: disk URIs are not supported yet")
-        else:
-            problems.error(f"{names[0]} is missing")
-        return None
-    why = find_fault(environment[name])
-    if why is not None:
-        problems.error(f"{name} {why}")
-        return None
-    return environment[name]
+    why = "is missing" if name is None else find_fault(environment[name])
+    if name is not None and why is None:
+        return TargetDisk(index=0, path=environment[name], read_only=read_only)
+    variable = f"{kind}_DISK_URI"
+    if environment.get(variable):
+        return _read_uri(variable, 0, environment[variable], problems, read_only=read_only)
+    problems.error(f"{name or names[0]} {why}")
+    return None
 
 
 def read_descriptor(environment: Environment, variable: str, problems: Problems) -> int | None:

@@ -10,18 +10,25 @@ import os
 import sys
 from typing import Final
 
-from snf_image_host.deployment import TargetDisk
-from snf_image_host.disks import OpenDisk, open_disks
+from snf_image_host.copying.served import ServedTarget
+from snf_image_host.deployment import DiskServing
+from snf_image_host.disk_server import open_every_disk
+from snf_image_host.disks import Disk, OpenDisk, ServedDisk
 from snf_image_host.errors import NodeError
 from snf_image_host.extents import extents
 from snf_image_host.ganeti.call import Call
 from snf_image_host.ganeti.environment import (
     check_api_version,
     read_descriptor,
+    read_disk,
     read_name,
-    read_path,
+    read_variant,
 )
+from snf_image_host.ganeti.node_files import load_node_config
 from snf_image_host.parameters.problems import Problems
+from snf_image_host.planning.disk_serving import disk_serving
+from snf_image_host.reporter import Reporter
+from snf_image_host.sinks import Lines
 
 _STEP: Final = 1024 * 1024
 
@@ -34,11 +41,14 @@ def export(call: Call) -> None:
     for variable in ("HYPERVISOR", "DISK_COUNT"):
         if not call.environment.get(variable):
             problems.error(f"{variable} is missing")
-    path = read_path(call.environment, "EXPORT", problems)
+    disk = read_disk(call.environment, "EXPORT", problems, read_only=True)
+    variant = read_variant(call.environment, problems)
     size_fd = read_descriptor(call.environment, "EXP_SIZE_FD", problems)
     problems.raise_user_error()
-    disk = TargetDisk(index=0, path=path or "", read_only=True)
-    with open_disks((disk,)) as (opened,):
+    assert disk is not None  # noqa: S101 - or there was a problem
+    # Only a disk with a URI needs to know anything of the node's configuration.
+    serving = DiskServing() if disk.uri is None else disk_serving(load_node_config(call.files, variant))
+    with open_every_disk((disk,), serving, Reporter(Lines(call.log))) as (opened,):
         if size_fd is not None:
             _tell_size(size_fd, opened.size)
         send(opened, sys.stdout.fileno())
@@ -52,8 +62,11 @@ def _tell_size(fd: int, size: int) -> None:
         raise NodeError(f"the size of the disk cannot be told on EXP_SIZE_FD: {error.strerror}") from None
 
 
-def send(disk: OpenDisk, output: int) -> None:
+def send(disk: Disk, output: int) -> None:
     """All bytes of ``disk`` to the descriptor ``output``; :class:`NodeError` if either fails."""
+    if isinstance(disk, ServedDisk):
+        _send_served(disk, output)
+        return
     zeros = memoryview(bytes(_STEP))
     with contextlib.suppress(OSError):
         os.posix_fadvise(disk.fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
@@ -61,6 +74,15 @@ def send(disk: OpenDisk, output: int) -> None:
         for offset, length in extent.parts(_STEP):
             data = zeros[:length] if extent.is_hole else memoryview(_read(disk, offset, length))
             _write(output, data)
+
+
+def _send_served(disk: ServedDisk, output: int) -> None:
+    buffer = memoryview(bytearray(_STEP))
+    with ServedTarget(disk) as source:
+        for offset in range(0, disk.size, _STEP):
+            part = buffer[: min(_STEP, disk.size - offset)]
+            source.read_into(part, offset)
+            _write(output, part)
 
 
 def _read(disk: OpenDisk, offset: int, length: int) -> bytes:

@@ -16,23 +16,28 @@ from typing import Final
 from snf_image_contract.names import TaskName
 from snf_image_host.configuration.node_config import NodeConfig
 from snf_image_host.copying.buffers import Buffer, make_buffers
-from snf_image_host.copying.target import MIB, Target, disarm
+from snf_image_host.copying.disarming import AnyTarget, disarm, open_target
+from snf_image_host.copying.target import MIB
 from snf_image_host.deploy import customize
 from snf_image_host.deployment import TargetDisk, WipeTail
-from snf_image_host.disks import OpenDisk, open_disks
+from snf_image_host.disk_server import open_every_disk
+from snf_image_host.disks import Disk
 from snf_image_host.errors import NodeError, UserError
 from snf_image_host.extents import GRANULE
 from snf_image_host.ganeti.call import Call, Run
 from snf_image_host.ganeti.environment import (
     check_api_version,
+    read_disk,
     read_name,
-    read_path,
     read_variant,
 )
 from snf_image_host.ganeti.node_files import load_node_config
 from snf_image_host.parameters.problems import Problems
 from snf_image_host.plan import plan
+from snf_image_host.planning.disk_serving import disk_serving
 from snf_image_host.planning.request import AskedImage, Request
+from snf_image_host.reporter import Reporter
+from snf_image_host.sinks import Lines
 
 _STEP: Final = 4 * MIB
 GROWING_TASKS: Final = frozenset(
@@ -56,12 +61,12 @@ def import_disk(call: Call) -> None:
     for variable in ("HYPERVISOR", "DISK_COUNT"):
         if not call.environment.get(variable):
             problems.error(f"{variable} is missing")
-    path = read_path(call.environment, "IMPORT", problems)
+    disk = read_disk(call.environment, "IMPORT", problems)
     variant = read_variant(call.environment, problems)
     problems.raise_user_error()
     config = dataclasses.replace(load_node_config(call.files, variant), os_parameters={})
-    disk = TargetDisk(index=0, path=path or "")
-    with open_disks((disk,)) as (opened,):
+    assert disk is not None  # noqa: S101 - or there was a problem
+    with open_every_disk((disk,), disk_serving(config), Reporter(Lines(call.log))) as (opened,):
         received = receive(sys.stdin.fileno(), opened, config.wipe_tail)
         size = opened.size
     call.log.write(f"snf-image: {received} bytes were written to a disk of {size}\n")
@@ -69,7 +74,7 @@ def import_disk(call: Call) -> None:
         _grow(call, config, disk)
 
 
-def receive(source: int, disk: OpenDisk, wipe_tail: WipeTail) -> int:
+def receive(source: int, disk: Disk, wipe_tail: WipeTail) -> int:
     """All bytes of the descriptor ``source`` to ``disk``; how many there were.
 
     :class:`UserError` for more of them than the disk has, :class:`NodeError` if something fails. Behind the
@@ -77,14 +82,14 @@ def receive(source: int, disk: OpenDisk, wipe_tail: WipeTail) -> int:
     """
     (buffer,) = make_buffers(1, _STEP)
     try:
-        with Target(disk) as target:
+        with open_target(disk) as target:
             return _receive(source, target, buffer, wipe_tail)
     except BaseException:
         disarm(disk)
         raise
 
 
-def _receive(source: int, target: Target, buffer: Buffer, wipe_tail: WipeTail) -> int:
+def _receive(source: int, target: AnyTarget, buffer: Buffer, wipe_tail: WipeTail) -> int:
     disk = target.disk
     disarm(disk)
     at = 0
@@ -131,7 +136,7 @@ def _filled(source: int, buffer: Buffer) -> Iterator[int]:
             return
 
 
-def _write(target: Target, buffer: Buffer, first: int, length: int, at: int) -> None:
+def _write(target: AnyTarget, buffer: Buffer, first: int, length: int, at: int) -> None:
     """What of the buffer is not held back; ``at``: where on the disk it begins."""
     for start, end, is_zero in buffer.runs(length):
         start = max(start, first)  # noqa: PLW2901 - the head is held back
@@ -143,7 +148,7 @@ def _write(target: Target, buffer: Buffer, first: int, length: int, at: int) -> 
             target.zero(at + start, end - start)
 
 
-def _wipe_behind(target: Target, start: int, how: WipeTail) -> None:
+def _wipe_behind(target: AnyTarget, start: int, how: WipeTail) -> None:
     disk = target.disk
     if disk.reads_zero or start >= disk.size:
         return

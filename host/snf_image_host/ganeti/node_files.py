@@ -27,7 +27,7 @@ BACKEND_VARIABLES: Final[dict[str, frozenset[str]]] = {
     "src/network": frozenset(f"FETCH_{word}" for word in _FETCH),
     "src/null": frozenset(),
     "dst/local": frozenset({"WIPE_TAIL"}),
-    "dst/uri": frozenset({"QEMU_NBD"}),
+    "dst/uri": frozenset({"QEMU_NBD", "DISK_URI_USER"}),
 }
 """The built-in back-ends and what their own files decide, for them alone."""
 

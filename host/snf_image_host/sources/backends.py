@@ -21,6 +21,7 @@ from snf_image_process import ProcessError, run
 NETWORK_SCHEMES: Final = ("https", "http", "ftps", "ftp")
 PROBE_SECONDS: Final = 10.0
 _BUILT_IN: Final = {"null": 30, "network": 20, "local": 10}
+_BUILT_IN_DESTINATIONS: Final = {"uri": 20, "local": 10}
 _DEFAULT_PRIORITY: Final = 50
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -81,7 +82,7 @@ def locate(identifier: str, *, image_format: str, warn: Warn, places: BackendPla
 
 def backends(kind: Literal["src", "dst"], places: BackendPlaces, warn: Warn) -> tuple[Backend, ...]:
     """All that are not disabled, the first one to ask first (R-BACK-4, R-BACK-5, R-BACK-6)."""
-    built_in = _BUILT_IN if kind == "src" else {}
+    built_in = _BUILT_IN if kind == "src" else _BUILT_IN_DESTINATIONS
     found = [Backend(name=name, priority=priority) for name, priority in built_in.items()]
     found += [
         Backend(name=name, priority=_DEFAULT_PRIORITY, program=program)
@@ -99,6 +100,20 @@ def backends(kind: Literal["src", "dst"], places: BackendPlaces, warn: Warn) -> 
 def program_environment(image_format: str, places: BackendPlaces) -> dict[str, str]:
     """What programs find in their environment, besides a PATH: no secrets (R-BACK-8)."""
     return {"LC_ALL": "C", "IMAGE_FORMAT": image_format, "SNF_IMAGE_CONFDIR": places.configuration}
+
+
+def is_known_to(program: str, identifier: str, image_format: str, places: BackendPlaces, warn: Warn) -> bool:
+    """Whether ``program`` says that the image or disk is its own (R-BACK-2)."""
+    name = os.path.basename(program)
+    try:
+        environment = program_environment(image_format, places)
+        answer = run([program, "-p", identifier], timeout=PROBE_SECONDS, env=environment).stdout
+    except ProcessError as error:
+        warn(f"the back-end {name} does not tell whether it knows the image: {error.reason}")
+        return False
+    if answer not in (b"yes\n", b"no\n"):
+        warn(f"the back-end {name} answers neither yes nor no: {inert(answer[:40].decode('latin-1'))}")
+    return answer == b"yes\n"
 
 
 def ask_size(program: str, identifier: str, environment: dict[str, str]) -> int | None:
@@ -137,17 +152,8 @@ def _local(name: str) -> Located:
 def _of_program(
     program: str, identifier: str, image_format: str, places: BackendPlaces, warn: Warn
 ) -> Located | None:
-    name = os.path.basename(program)
-    try:
-        environment = program_environment(image_format, places)
-        answer = run([program, "-p", identifier], timeout=PROBE_SECONDS, env=environment).stdout
-    except ProcessError as error:
-        warn(f"the back-end {name} does not tell whether it knows the image: {error.reason}")
-        return None
-    if answer == b"yes\n":
+    if is_known_to(program, identifier, image_format, places, warn):
         return Located(path=identifier, shown=redact_url(identifier), kind="program", program=program)
-    if answer != b"no\n":
-        warn(f"the back-end {name} answers neither yes nor no: {inert(answer[:40].decode('latin-1'))}")
     return None
 
 

@@ -12,15 +12,17 @@ from typing import Final
 
 from snf_image_contract.names import ImageFormat
 from snf_image_host.deployment import ImageSource
-from snf_image_host.errors import ImageError, UserError
+from snf_image_host.errors import ImageError, UserError, VerificationError
 from snf_image_host.fetching import open_transfer
 from snf_image_host.image_container import HEAD_SIZE, Container, recognise
 from snf_image_host.image_header import SECTOR, check_beginning, check_header
 from snf_image_host.partition_header import partition_header
 from snf_image_host.reporter import Reporter
 from snf_image_host.sources.account import source_account
+from snf_image_host.sources.cache import ImageCache, Kept, open_cache
 from snf_image_host.sources.decoding import Decoding
 from snf_image_host.sources.disk_format import open_disk_format
+from snf_image_host.sources.image_signature import signed
 from snf_image_host.sources.local import LocalImage, file_state, open_local, refuse_changed
 from snf_image_host.sources.neighbours import Neighbours
 from snf_image_host.sources.program import ProgramSource
@@ -76,13 +78,14 @@ class _Opening:
         fd = open_local(source, self._path, self._reporter)
         self._alive.callback(os.close, fd)
         container = self._choose(os.pread(fd, HEAD_SIZE, 0))
-        if container is Container.RAW:
+        if container is Container.RAW and verifier.signature is None:
             size = os.lseek(fd, 0, os.SEEK_END)
             check_header(fd, size, source.format, source.shown)
             header = partition_header(source.format, size) if source.format.needs_partition_header else b""
             return LocalImage(fd, source.shown, header, size, verifier=verifier)
         state = file_state(fd)
-        file = FileSource(fd, source.shown, os.fstat(fd).st_size)
+        file = FileSource(fd, source.shown, os.lseek(fd, 0, os.SEEK_END))
+        os.lseek(fd, 0, os.SEEK_SET)
         if container.is_disk_format:
             return self._open_local_disk_format(fd, file, container, verifier)
         return self._unwrap(file, verifier, lambda: refuse_changed(fd, state, source.shown))
@@ -93,9 +96,11 @@ class _Opening:
         """It is not read in order: what is to be verified is read once more, before."""
         state = file_state(fd)
         published: Mapping[str, str] = {}
-        if verifier.algorithms:
-            digesting = Digesting(file, verifier.algorithms)
+        if verifier.algorithms or verifier.signature is not None:
+            checked, demand = self._signed(file, verifier)
+            digesting = Digesting(checked, verifier.algorithms)
             drain(digesting)
+            demand()
             published = digesting.digests
             verifier.check(published)
         plain = self._disk_format(fd, container)
@@ -114,8 +119,38 @@ class _Opening:
 
     def _open_url(self, verifier: Verifier) -> ImageStream:
         policy = self._source.settings.fetch
-        transfer = open_transfer(self._path, policy, self._fetcher(), self._reporter)
-        return self._unwrap(self._alive.enter_context(transfer), verifier, lambda: None)
+        cache = open_cache(self._source.settings, self._reporter)
+        kept = None if cache is None else cache.find(self._path)
+        fd = None if cache is None or kept is None else cache.open(kept)
+        if fd is not None:
+            self._alive.callback(os.close, fd)
+        known = None if fd is None or kept is None else kept.condition
+        opening = open_transfer(self._path, policy, self._fetcher(), self._reporter, known=known)
+        transfer = self._alive.enter_context(opening)
+        if cache is None or (transfer.condition is None and not transfer.is_unchanged):
+            return self._unwrap(transfer, verifier, lambda: None)
+        if transfer.is_unchanged and fd is not None and kept is not None:
+            return self._unwrap_kept(fd, cache, kept, verifier)
+        assert transfer.condition is not None  # noqa: S101 - only what is known can be unchanged
+        keeping = cache.keep(self._path, transfer, transfer.condition)
+        self._alive.callback(keeping.close)
+        return self._unwrap(keeping, verifier, lambda: None, keeping.keep)
+
+    def _unwrap_kept(self, fd: int, cache: ImageCache, kept: Kept, verifier: Verifier) -> ImageStream:
+        """What the node has already, if it is still what its name says."""
+        shown = self._source.shown
+        self._reporter.info(f"the image {shown} has not changed, the node's copy is used")
+        published = Digesting(FileSource(fd, shown, os.fstat(fd).st_size), {"sha256"})
+
+        def check() -> None:
+            if published.digests["sha256"] != kept.digest:
+                cache.drop(kept)
+                raise VerificationError(
+                    f"the copy of the image {shown} in IMAGE_CACHE_DIR is damaged",
+                    hint="try again: it is fetched anew",
+                )
+
+        return self._unwrap(published, verifier, check)
 
     def _open_program(self, verifier: Verifier) -> ImageStream:
         source = self._source
@@ -125,9 +160,19 @@ class _Opening:
         self._alive.callback(stream.close)
         return self._unwrap(stream, verifier, lambda: None)
 
-    def _unwrap(self, outer: ByteSource, verifier: Verifier, at_end: Callable[[], None]) -> ImageStream:
-        """Layer by layer, down to the image. ``at_end`` checks the source when all of it was read."""
+    def _unwrap(
+        self,
+        outer: ByteSource,
+        verifier: Verifier,
+        at_end: Callable[[], None],
+        verified: Callable[[], None] = lambda: None,
+    ) -> ImageStream:
+        """Layer by layer, down to the image. ``at_end`` checks the source when all of it was read.
+
+        ``verified`` is called when it is known to be the right one.
+        """
         algorithms = verifier.algorithms | ({"sha256"} if self._source.digest else set())
+        outer, demand = self._signed(outer, verifier)
         head = read_head(outer, HEAD_SIZE)
         inner: ByteSource = Prefixed(head, outer)
         container = self._choose(head)
@@ -135,7 +180,9 @@ class _Opening:
 
             def check(digests: Mapping[str, str]) -> Mapping[str, str]:
                 at_end()
+                demand()
                 verifier.check(digests)
+                verified()
                 return {}
 
             return self._image(head, inner, verifier.algorithms, check)
@@ -143,7 +190,9 @@ class _Opening:
 
         def check_source(_: Mapping[str, str]) -> Mapping[str, str]:
             at_end()
+            demand()
             verifier.check(published.digests)
+            verified()
             return published.digests
 
         inner = published
@@ -160,6 +209,11 @@ class _Opening:
             if was_disk_format or container is Container.RAW or not self._is_allowed(container):
                 return self._image(head, inner, frozenset(), check_source)
         raise ImageError(f"the image {self._source.shown} is wrapped more than {MAX_LAYERS} times")
+
+    def _signed(self, source: ByteSource, verifier: Verifier) -> tuple[ByteSource, Callable[[], None]]:
+        """``source`` on its way past who checks its signature, and what demands that it is good."""
+        checking = signed(source, verifier.signature, self._account, self._reporter.warn)
+        return self._alive.enter_context(checking)
 
     def _spooled(
         self,

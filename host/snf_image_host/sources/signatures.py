@@ -23,7 +23,7 @@ SUFFIXES: Final = (".sig", ".asc", ".gpg", ".sign")
 MAX_SIZE: Final = 64 * 1024
 _MAX_KEY: Final = 4 * 1024 * 1024
 _ED25519_BYTES: Final = 64
-_LIMITS: Final = Limits(address_space=512 << 20, files=64, processes=16, file_size=0)
+LIMITS: Final = Limits(address_space=512 << 20, files=64, processes=16, file_size=0)
 _ARMOR: Final = re.compile(rb"-----BEGIN PGP [A-Z ]+-----\r?\n(?:[^\r\n]+\r?\n)*\r?\n(.*?)\r?\n=", re.DOTALL)
 
 Verdict = Literal["good", "bad", "unknown-key"]
@@ -60,7 +60,7 @@ def read_trusted_keys(directory: str) -> TrustedKeys:
 
 def check_signature(document: bytes, signature: bytes, keys: TrustedKeys, account: Account) -> Verdict:
     """Whether ``signature`` is one of ``document`` by a trusted key. NodeError if a program lacks."""
-    raw = _ed25519(signature)
+    raw = raw_ed25519(signature)
     if raw is not None:
         verdicts = (_openssl(document, raw, key, account) for key in keys.public_keys)
         return "good" if any(verdicts) else ("bad" if keys.public_keys else "unknown-key")
@@ -98,7 +98,7 @@ def _dearmor(data: bytes, path: str) -> bytes:
     return binascii.a2b_base64(match[1])
 
 
-def _ed25519(signature: bytes) -> bytes | None:
+def raw_ed25519(signature: bytes) -> bytes | None:
     """The 64 bytes of a signature that is nothing else, plain or in base64."""
     if len(signature) == _ED25519_BYTES:
         return signature
@@ -109,14 +109,14 @@ def _ed25519(signature: bytes) -> bytes | None:
 
 
 def _openssl(document: bytes, signature: bytes, key: bytes, account: Account) -> bool:
-    with _in_memory(document, signature, key) as (data, sig, public):
+    with in_memory(document, signature, key) as (data, sig, public):
         words = ["openssl", "pkeyutl", "-verify", "-pubin", "-rawin"]
         words += ["-inkey", _path(public), "-in", _path(data), "-sigfile", _path(sig)]
         return _status(words, (data, sig, public), account, package="openssl") == 0
 
 
 def _gpgv(document: bytes, signature: bytes, keyring: bytes, account: Account) -> Verdict:
-    with _in_memory(document, signature, keyring) as (data, sig, ring):
+    with in_memory(document, signature, keyring) as (data, sig, ring):
         words = ["gpgv", "--keyring", _path(ring), _path(sig), _path(data)]
         status = _status(words, (data, sig, ring), account, package="gpgv")
     # 1: a bad signature; 2: everything else, such as a key that is not in the keyring.
@@ -126,7 +126,7 @@ def _gpgv(document: bytes, signature: bytes, keyring: bytes, account: Account) -
 def _status(words: list[str], fds: Sequence[int], account: Account, *, package: str) -> int:
     try:
         done = run(
-            [*launcher(account, limits=_LIMITS), *words],
+            [*launcher(account, limits=LIMITS), *words],
             timeout=30,
             accept=range(256),
             pass_fds=fds,
@@ -139,7 +139,8 @@ def _status(words: list[str], fds: Sequence[int], account: Account, *, package: 
 
 
 @contextlib.contextmanager
-def _in_memory(*contents: bytes) -> Iterator[tuple[int, ...]]:
+def in_memory(*contents: bytes) -> Iterator[tuple[int, ...]]:
+    """A descriptor for each, which any program that inherits it can read."""
     with contextlib.ExitStack() as stack:
         fds = []
         for content in contents:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from snf_image_host.disks import OpenDisk
+from snf_image_host.disks import Disk
 from snf_image_host.errors import UserError
 from snf_image_host.extents import Extent
 from snf_image_host.partition_header import HEADER_SIZE
@@ -58,7 +58,7 @@ def total_of(image: ImageStream) -> int | None:
     return None if image.size is None else len(image.header) + image.size
 
 
-def refuse_too_large(image: ImageStream, disk: OpenDisk, *, at_least: int | None = None) -> None:
+def refuse_too_large(image: ImageStream, disk: Disk, *, at_least: int | None = None) -> None:
     """:class:`UserError` before the first byte if the image does not fit (R-DST-LOCAL-2).
 
     ``at_least``: bytes that an image of unknown size has turned out to have, the header's included.

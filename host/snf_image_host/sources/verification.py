@@ -9,16 +9,21 @@ from snf_image_host.deployment import ImageSource
 from snf_image_host.errors import ImageError, UserError, VerificationError
 from snf_image_host.reporter import Reporter
 from snf_image_host.sources import checksums, signatures
+from snf_image_host.sources.image_signature import ImageSignature
 from snf_image_host.sources.neighbours import Neighbours
 from snf_image_host.vm.account import Account
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Verifier:
-    """What is known of the source before it is read. ``expected``: names, digests, where they are from."""
+    """What is known of the source before it is read. ``expected``: names, digests, where they are from.
+
+    ``signature``: one of the image itself, that must be checked on all of its bytes.
+    """
 
     shown: str
     expected: tuple[tuple[str, str, str], ...] = ()
+    signature: ImageSignature | None = None
 
     @property
     def algorithms(self) -> frozenset[str]:
@@ -47,23 +52,21 @@ def open_verifier(
     given = (("sha256", source.sha256, "--sha256"), ("sha512", asked.sha512, "--sha512"))
     expected = [(name, digest.lower(), origin) for name, digest, origin in given if digest is not None]
     collected = _Collecting(source, neighbours, account, reporter)
-    is_signed = False
+    is_signed = are_any = False
     for document, origin, digests in collected.checksum_files():
+        are_any = True
         expected += [(name, digest, origin) for name, digest in digests.items()]
         is_signed = collected.has_good_signature(document, origin)
         if is_signed:
             break
-    if asked.signature is not None and not is_signed:
-        raise UserError(
-            "--signature is that of a checksum file, and there is none",
-            hint="sign the output of sha256sum, and give both",
-        )
-    if asked.policy == "require" and not is_signed:
+    # One that is given is of the checksum file, if there is any.
+    signature = None if is_signed else collected.image_signature(given=not are_any)
+    if asked.policy == "require" and not is_signed and signature is None:
         raise ImageError(
             f"the image {source.shown} is not signed by a trusted key, which IMAGE_VERIFY=require wants",
-            hint="SHA256SUMS and SHA256SUMS.sig beside the image would do, with the key in TRUSTED_KEYS_DIR",
+            hint="a signature of it, or of SHA256SUMS, beside it would do, with the key in TRUSTED_KEYS_DIR",
         )
-    return Verifier(shown=source.shown, expected=tuple(expected))
+    return Verifier(shown=source.shown, expected=tuple(expected), signature=signature)
 
 
 class _Collecting:
@@ -109,6 +112,23 @@ class _Collecting:
             raise VerificationError(f"the signature of {origin} is by no key in TRUSTED_KEYS_DIR")
         self._reporter.warn(f"the signature of {origin} is by no key in TRUSTED_KEYS_DIR; it proves nothing")
         return False
+
+    def image_signature(self, *, given: bool) -> ImageSignature | None:
+        """One of the image itself: that of the request if it is ``given``, else one beside the image."""
+        asked = self._asked
+        keys = signatures.read_trusted_keys(asked.trusted_keys)
+        if given and asked.signature is not None:
+            signature = self._neighbours.named(asked.signature, signatures.MAX_SIZE)
+            return ImageSignature(origin=asked.signature, signature=signature, keys=keys, demanded=True)
+        if asked.policy == "off" or not keys.are_any:
+            return None
+        for suffix in signatures.SUFFIXES:
+            name = self._neighbours.name + suffix
+            found = self._neighbours.beside(name, signatures.MAX_SIZE)
+            if found is not None:
+                demanded = asked.policy == "require"
+                return ImageSignature(origin=name, signature=found, keys=keys, demanded=demanded)
+        return None
 
     def _signature(self, origin: str) -> bytes | None:
         if self._asked.signature is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import pwd
 import random
@@ -17,6 +16,7 @@ from typing import Final
 
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError
+from snf_image_host.locks import lock_directory, try_lock
 from snf_image_host.moments import uninterrupted
 from snf_image_host.reporter import Reporter
 
@@ -74,11 +74,11 @@ def _operators_account(user: str, runtime_dir: str, reporter: Reporter) -> Itera
             f"HELPER_USER={user}: the helper VM never runs as root",
             hint="leave HELPER_USER unset: each deployment then runs under a user of its own",
         )
-    directory = _lock_directory(runtime_dir)
+    directory = lock_directory(runtime_dir)
     with contextlib.ExitStack() as locks:
         for slot in range(_ATTEMPTS):
             with uninterrupted():
-                lock = _try_lock(os.path.join(directory, f"user-{entry.pw_uid}-{slot}.lock"))
+                lock = try_lock(os.path.join(directory, f"user-{entry.pw_uid}-{slot}.lock"))
                 if lock is not None:
                     locks.callback(lock.release)
             if lock is not None:
@@ -96,7 +96,7 @@ def _own_uid(uid_range: tuple[int, int], runtime_dir: str) -> Iterator[int]:
     first, last = uid_range
     if not 0 < first <= last < 2**32 - 1:
         raise NodeError(f"HELPER_UID_RANGE: {first}-{last} is not a range of user ids above 0")
-    directory = _lock_directory(runtime_dir)
+    directory = lock_directory(runtime_dir)
     in_use = _uids_of_processes()
     count = last - first + 1
     # Any start will do; a random one spares parallel deployments each other's locks.
@@ -107,7 +107,7 @@ def _own_uid(uid_range: tuple[int, int], runtime_dir: str) -> Iterator[int]:
             continue
         with contextlib.ExitStack() as undo:
             with uninterrupted():
-                lock = _try_lock(os.path.join(directory, f"uid-{uid}.lock"))
+                lock = try_lock(os.path.join(directory, f"uid-{uid}.lock"))
                 if lock is not None:
                     undo.callback(lock.release)
             if lock is not None:
@@ -127,42 +127,3 @@ def _uids_of_processes() -> frozenset[int]:
             with contextlib.suppress(OSError):
                 found.add(os.stat(f"/proc/{name}").st_uid)
     return frozenset(found)
-
-
-def _lock_directory(runtime_dir: str) -> str:
-    try:
-        os.makedirs(runtime_dir, mode=0o755, exist_ok=True)
-        state = os.stat(runtime_dir)
-    except OSError as error:
-        raise NodeError(
-            f"{runtime_dir}: {error.strerror}",
-            hint="it must be a directory of root's",
-        ) from None
-    if state.st_uid != os.geteuid() or state.st_mode & 0o022:
-        raise NodeError(f"{runtime_dir}: must belong to root and be writable by nobody else")
-    return runtime_dir
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Lock:
-    path: str
-    fd: int
-
-    def release(self) -> None:
-        """The file goes first: whoever opened it in between sees that it is gone, and makes a new one."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
-        os.close(self.fd)
-
-
-def _try_lock(path: str) -> _Lock | None:
-    """The lock of that name, or None if somebody has it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(fd), os.stat(path)):
-            return _Lock(path, fd)
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    os.close(fd)
-    return None

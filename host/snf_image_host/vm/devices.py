@@ -39,6 +39,17 @@ def raw_node(
     }
 
 
+def served_node(*, node: str, connection: str, export: str, read_only: bool) -> Json:
+    """A block node of raw bytes behind a connection that qemu was given under a name."""
+    return {
+        "driver": "raw",
+        "node-name": node,
+        "read-only": read_only,
+        "discard": "ignore" if read_only else "unmap",
+        "file": {"driver": "nbd", "server": {"type": "fd", "str": connection}, "export": export},
+    }
+
+
 def virtio_disk(*, node: str, serial: str, slot: int) -> Json:
     """A virtio block device. Errors go to the guest: a VM that stops on a full disk would only hang."""
     return {

@@ -6,12 +6,15 @@ qemu will use it for, and so that flags set by one side do not change the other'
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import resource
+from collections.abc import Iterator
 from typing import Protocol
 
 from snf_image_contract.job import PARAMETER_SERIAL, disk_serial
+from snf_image_host.disks import ServedDisk
 from snf_image_host.errors import NodeError
 from snf_image_host.vm import devices
 from snf_image_host.vm.commandline import ColdDisk
@@ -78,8 +81,11 @@ class DiskAdder:
         self._qmp = qmp
         self._slot = devices.FIRST_DISK_SLOT
 
-    def add_disk(self, disk: HelperDisk) -> None:
+    def add_disk(self, disk: HelperDisk | ServedDisk) -> None:
         """Add a disk of the instance under its serial; :class:`NodeError` if that cannot be."""
+        if isinstance(disk, ServedDisk):
+            self._add_served(disk)
+            return
         opened = reopen(disk.fd, read_only=disk.read_only)
         try:
             self._add(
@@ -97,11 +103,17 @@ class DiskAdder:
         medium = Reopened(fd=fd, direct=False)
         self._add("parameters", PARAMETER_SERIAL, medium, is_block=False, read_only=True)
 
+    def _add_served(self, disk: ServedDisk) -> None:
+        """A disk behind a URI: the VM gets a connection and never learns the URI."""
+        node, name = f"disk-{disk.index}", f"server-{disk.index}"
+        block = devices.served_node(node=node, connection=name, export=disk.export, read_only=disk.read_only)
+        with disk.connect() as connection, self._told(node):
+            connection.settimeout(None)
+            self._qmp.execute("getfd", {"fdname": name}, fds=(connection.fileno(),))
+            self._add_node(node, disk_serial(disk.index), block)
+
     def _add(self, node: str, serial: str, opened: Reopened, *, is_block: bool, read_only: bool) -> None:
-        if self._slot >= devices.SLOTS:
-            most = devices.SLOTS - devices.FIRST_DISK_SLOT - 1
-            raise NodeError(f"the helper VM takes at most {most} disks")
-        try:
+        with self._told(node):
             added = self._qmp.execute("add-fd", fds=(opened.fd,))
             block = devices.raw_node(
                 node=node,
@@ -111,20 +123,31 @@ class DiskAdder:
                 direct=opened.direct,
                 discard=not read_only,
             )
-            self._qmp.execute("blockdev-add", block)
-            device = devices.virtio_disk(node=node, serial=serial, slot=self._slot)
-            self._qmp.execute("device_add", device)
-        except (QmpError, KeyError, TypeError) as error:
-            raise NodeError(f"{node} could not be added to the helper VM", details=(str(error),)) from None
+            self._add_node(node, serial, block)
+
+    def _add_node(self, node: str, serial: str, block: devices.Json) -> None:
+        self._qmp.execute("blockdev-add", block)
+        self._qmp.execute("device_add", devices.virtio_disk(node=node, serial=serial, slot=self._slot))
         self._slot += 1
 
+    @contextlib.contextmanager
+    def _told(self, node: str) -> Iterator[None]:
+        if self._slot >= devices.SLOTS:
+            most = devices.SLOTS - devices.FIRST_DISK_SLOT - 1
+            raise NodeError(f"the helper VM takes at most {most} disks")
+        try:
+            yield
+        except (QmpError, KeyError, TypeError) as error:
+            raise NodeError(f"{node} could not be added to the helper VM", details=(str(error),)) from None
 
-def forbid_growth(pid: int, disks: tuple[HelperDisk, ...]) -> None:
+
+def forbid_growth(pid: int, disks: tuple[HelperDisk | ServedDisk, ...]) -> None:
     """Keep a VM that was taken over from filling the node through a disk that is a file.
 
     No file of its may grow beyond the largest disk. The kernel does not count block devices.
     """
-    largest = max((disk.size for disk in disks if not disk.is_block), default=0)
+    files = (disk for disk in disks if not isinstance(disk, ServedDisk) and not disk.is_block)
+    largest = max((disk.size for disk in files), default=0)
     try:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest, largest))
     except OSError:

@@ -13,6 +13,7 @@ from typing import Final, Self
 from snf_image_contract.events import Failed, Hello
 from snf_image_contract.job import PARAMETER_SERIAL, Job
 from snf_image_host.deployment import HelperSettings
+from snf_image_host.disks import ServedDisk
 from snf_image_host.errors import NodeError, SnfImageError, UserError
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm.accelerator import Choice, HelperFiles, choose_accelerator
@@ -157,7 +158,7 @@ class HelperVm:
             self._reporter.warn("the helper that started is not the build that its manifest names")
         return hello
 
-    def run_job(self, job: Job, disks: Sequence[HelperDisk]) -> Outcome:
+    def run_job(self, job: Job, disks: Sequence[HelperDisk | ServedDisk]) -> Outcome:
         """Give the helper its disks and its job, follow it to its end, and judge that end.
 
         ``disks`` in the instance's order; they stay the caller's. Raises the error of a job that failed:
@@ -276,7 +277,7 @@ class HelperVm:
             self._qemu = None
         self._listen()
 
-    def _hand_over(self, job: Job, disks: Sequence[HelperDisk]) -> float:
+    def _hand_over(self, job: Job, disks: Sequence[HelperDisk | ServedDisk]) -> float:
         """Add the disks in order and the job last; returns when the job was given."""
         medium = build_medium(job_files(job, rules=False))
         try:
@@ -298,12 +299,14 @@ class HelperVm:
             os.close(medium)
         return time.monotonic()
 
-    def _hand_over_cold(self, job: Job, disks: Sequence[HelperDisk]) -> float:
+    def _hand_over_cold(self, job: Job, disks: Sequence[HelperDisk | ServedDisk]) -> float:
         """A foreign helper finds its disks and its parameters when it starts."""
         floppy = self._settings.param_medium == "floppy"
         with contextlib.ExitStack() as opened:
             cold = []
             for disk in disks:
+                if isinstance(disk, ServedDisk):
+                    raise UserError(f"a foreign helper cannot be given {disk.path}, a disk with a URI")
                 cold.append(cold_disk(disk))
                 opened.callback(os.close, cold[-1].fd)
             medium = build_medium(job_files(job, rules=True), floppy=floppy)

@@ -11,6 +11,7 @@ import pytest
 
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError
+from snf_image_host.locks import try_lock
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm import account as account_module
 from snf_image_host.vm import account_for
@@ -122,11 +123,11 @@ def test_a_lock_directory_that_others_can_write_is_refused(
 def test_a_lock_that_was_removed_meanwhile_does_not_count(tmp_path: Path) -> None:
     """R-HLP-14: the releaser removes its file; who waited on it must not think that he has the lock."""
     path = str(tmp_path / "x.lock")
-    first = account_module._try_lock(path)
+    first = try_lock(path)
     assert first is not None
-    assert account_module._try_lock(path) is None
+    assert try_lock(path) is None
     os.unlink(path)
-    second = account_module._try_lock(path)
+    second = try_lock(path)
     assert second is not None
     first.release()
     second.release()
