@@ -20,7 +20,7 @@ class System:
 
 _EXT: Final = ("ext2", "ext3", "ext4", "ext4-no64bit", "ext4-nochecksum", "ext4-orphanfile")
 LINUX_FILESYSTEMS: Final = (*_EXT, "xfs", "btrfs")
-_NOT_WINDOWS: Final = {
+NOT_WINDOWS: Final = {
     "credential": ("hash", "keys"),
     "swap": ("partition", "disk"),
     "network": ("static", "static+slaac"),
@@ -41,9 +41,9 @@ SYSTEMS: Final[dict[str, System]] = {
     "gentoo": _LINUX,
     "slackware": _LINUX,
     "alpine": _LINUX,
-    "windows2022": System(filesystems=("ntfs",), tables=("mbr", "gpt", "dump"), lacks=_NOT_WINDOWS),
-    "windows7": System(filesystems=("ntfs",), tables=("mbr", "dump"), lacks=_NOT_WINDOWS),
-    "windows2003": System(filesystems=("ntfs",), tables=("mbr", "dump"), lacks=_NOT_WINDOWS),
+    "windows2022": System(filesystems=("ntfs",), tables=("mbr", "gpt", "dump"), lacks=NOT_WINDOWS),
+    "windows7": System(filesystems=("ntfs",), tables=("mbr", "dump"), lacks=NOT_WINDOWS),
+    "windows2003": System(filesystems=("ntfs",), tables=("mbr", "dump"), lacks=NOT_WINDOWS),
 }
 
 REQUESTS: Final[dict[str, tuple[str, ...]]] = {
@@ -91,6 +91,19 @@ def cells(systems: Mapping[str, System] = SYSTEMS) -> list[dict[str, Any]]:
     rows = space.covering()
     rows.sort(key=lambda row: [space.values[name].index(row[name]) for name in space.values])
     return [cell(row) for row in rows]
+
+
+def requested(lacks: Mapping[str, tuple[str, ...]]) -> list[Row]:
+    """Rows of requests alone, for one image that ``lacks`` some values."""
+
+    def excludes(name: str, value: str, other: str, second: str) -> bool:
+        return (name, value, other, second) == ("cloud", "yes", "swap", "disk")
+
+    values = {
+        name: tuple(value for value in given if value not in lacks.get(name, ()))
+        for name, given in REQUESTS.items()
+    }
+    return Parameters(values, excludes, rare={"cloud": "yes"}).covering()
 
 
 def cell(row: Row) -> dict[str, Any]:
