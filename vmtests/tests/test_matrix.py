@@ -3,8 +3,8 @@
 import os
 
 import pytest
-from image_recipes.variants import is_variant
 
+from image_recipes.variants import is_variant
 from snf_image_vmtests import places
 from snf_image_vmtests.matrix import MatrixError, default_path, load_matrix
 

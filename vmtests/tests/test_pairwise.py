@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 import yaml
-from image_recipes import variants
 
+from image_recipes import variants
 from snf_image_process import run
 from snf_image_vmtests import matrix_model, pairwise, places
 from snf_image_vmtests.matrix import default_path, load_matrix
