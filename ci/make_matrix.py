@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import sys
 from typing import Any, Final
 
@@ -22,8 +24,9 @@ def generated() -> str:
 def _field(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"{name}: {'true' if value else 'false'}"
-    # Numbers with a colon are something else in YAML 1.1.
-    return f'{name}: "{value}"' if isinstance(value, str) and ":" in value else f"{name}: {value}"
+    # What is more than a word may be something else in YAML.
+    quoted = not isinstance(value, int) and not (isinstance(value, str) and re.fullmatch(r"[\w.+-]+", value))
+    return f"{name}: {json.dumps(value) if quoted else value}"
 
 
 def renewed(text: str) -> str:

@@ -11,10 +11,15 @@ from snf_image_vmtests.pairwise import Parameters, Row
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """What a system's disks may be, and what of the rest it does not have: ``lacks``, values by parameter."""
+    """What a system's disks may be, and what of the rest it does not have: ``lacks``, values by parameter.
+
+    ``ascii_password``: it takes no other. ``dump_family``: OSFAMILY of its dumps, if it has to be said.
+    """
 
     filesystems: tuple[str, ...]
     tables: tuple[str, ...]
+    ascii_password: bool = False
+    dump_family: str | None = None
     lacks: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
@@ -41,9 +46,20 @@ SYSTEMS: Final[dict[str, System]] = {
     "gentoo": _LINUX,
     "slackware": _LINUX,
     "alpine": _LINUX,
+    "freebsd": System(
+        filesystems=("ufs2", "ufs2-hashes"),
+        tables=("gpt",),
+        lacks={"swap": ("partition", "disk"), "cloud": ("yes",)},
+    ),
     "windows2022": System(filesystems=("ntfs",), tables=("mbr", "gpt", "dump"), lacks=NOT_WINDOWS),
     "windows7": System(filesystems=("ntfs",), tables=("mbr", "dump"), lacks=NOT_WINDOWS),
-    "windows2003": System(filesystems=("ntfs",), tables=("mbr", "dump"), lacks=NOT_WINDOWS),
+    "windows2003": System(
+        filesystems=("ntfs",),
+        tables=("mbr", "dump"),
+        ascii_password=True,
+        dump_family="windows-legacy",
+        lacks=NOT_WINDOWS,
+    ),
 }
 
 REQUESTS: Final[dict[str, tuple[str, ...]]] = {
@@ -61,6 +77,7 @@ SIZES: Final = {"xfs": 448, "btrfs": 320, "ntfs": 96}
 """Mebibytes of the new disk, by file system."""
 DEFAULT_SIZE: Final = 160
 SWAP_MIB: Final = 32
+ASCII_PASSWORD: Final = "all of 100% ! ^ & | < > ( ) ; , = and a blank"  # noqa: S105 - meant to be known
 
 
 def parameters(systems: Mapping[str, System] = SYSTEMS) -> Parameters:
@@ -117,7 +134,14 @@ def cell(row: Row) -> dict[str, Any]:
         "fixture": image,
         "disk_size": SIZES.get(filesystem, DEFAULT_SIZE),
     }
-    return made | requests(row, swap_number=6 if table == "logical" else 2) | _dump(table)
+    made |= requests(row, swap_number=6 if table == "logical" else 2)
+    if SYSTEMS[system].ascii_password and "password" in row["credential"]:
+        made["password"] = ASCII_PASSWORD
+    if table == "dump":
+        made["dump"] = True
+        family = SYSTEMS[system].dump_family
+        made |= {"properties": [f"OSFAMILY={family}"]} if family else {}
+    return made
 
 
 def requests(row: Mapping[str, str], *, swap_number: int) -> dict[str, Any]:
@@ -145,10 +169,6 @@ def request_words(row: Mapping[str, str]) -> list[str]:
         "cloud" if row["cloud"] == "yes" else "",
     ]
     return [word.replace("+", "-") for word in words if word not in ("none", "")] or ["nothing"]
-
-
-def _dump(table: str) -> dict[str, Any]:
-    return {"dump": True} if table == "dump" else {}
 
 
 def _united(groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

@@ -126,8 +126,11 @@ def standard_cells(description: Description, image: FixtureImage) -> list[dict[s
         lacks |= matrix_model.NOT_WINDOWS
     elif number is None:
         lacks |= {"swap": ("partition",)}
+    legacy = description.family == "windows-legacy"
+    password = {"password": matrix_model.ASCII_PASSWORD} if legacy else {}
     return [
         {"id": "-".join(matrix_model.request_words(row)), "fixture": NAME, "disk_size": size}
+        | password
         | matrix_model.requests(row, swap_number=number or 0)
         for row in matrix_model.requested(lacks)
     ]
