@@ -29,6 +29,8 @@ FAMILIES: Final = {
     "windows-legacy": Setting(path="/sysprep/sysprep.inf"),
 }
 """Where each family keeps its name, unless the description says something else."""
+_KERNEL_NAMES: Final = dict.fromkeys(FAMILIES, False) | {"alpine": True, "slackware": True}
+"""Families whose interfaces are called as the kernel calls them, unless the description says otherwise."""
 _CHECKED: Final = ("ext2", "ext3", "ext4", "xfs", "btrfs", "ntfs", "vfat")
 """File systems whose checker the inspection VM has."""
 _CONTAINERS: Final = ("5", "f", "85")
@@ -53,7 +55,7 @@ class Description:
     mounts: tuple[str, ...] = ()
     hostname: Setting | None = None
     network_file: str | None = None
-    kernel_names: bool = False
+    kernel_names: bool | None = None
     cloud_init: bool = False
     own_swap: bool = False
     grows: bool = True
@@ -101,6 +103,7 @@ def describe(description: Description, where: str) -> FixtureImage:
     root = next((part for part in partitions if part.number == description.root_partition), None)
     if root is None or root.filesystem is None:
         raise MatrixError(f"{where}: root_partition: {description.root_partition} has no known file system")
+    told = description.kernel_names
     facts = Facts(
         family=description.family,
         distribution=description.family,
@@ -111,7 +114,7 @@ def describe(description: Description, where: str) -> FixtureImage:
         accounts=description.accounts,
         hostname=description.hostname or FAMILIES[description.family],
         network_file=description.network_file,
-        kernel_names=description.kernel_names,
+        kernel_names=_KERNEL_NAMES[description.family] if told is None else told,
         own_swap=description.own_swap,
     )
     return FixtureImage(name=NAME, path=path, sha256=digest, size=size, facts=facts, partitions=partitions)

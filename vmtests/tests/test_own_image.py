@@ -116,3 +116,24 @@ def test_pytest_finds_the_cells_without_being_told_of_a_test(tmp_path: object) -
     text = run(argv, timeout=120, cwd=str(tmp_path), env={"HOME": str(tmp_path)}).text
     assert "::test_cell[nothing]" in text
     assert "::test_cell[password-swappartition-dhcp]" in text
+
+
+@pytest.mark.parametrize(
+    ("family", "line", "expected"),
+    [
+        ("debian", "", False),
+        ("alpine", "", True),
+        ("slackware", "", True),
+        ("alpine", "kernel_names: false\n", False),
+        ("debian", "kernel_names: true\n", True),
+    ],
+)
+def test_who_calls_interfaces_as_the_kernel_does(
+    tmp_path: object, family: str, line: str, *, expected: bool
+) -> None:
+    """It is the family's habit, unless the description says otherwise."""
+    _image(str(tmp_path), "label: dos\nstart=4096, type=83\n")
+    text = documented().replace("family: debian", f"family: {family}") + line
+    matrix = own_image.load(_describe(tmp_path, text))
+    assert matrix.image is not None
+    assert matrix.image.facts.kernel_names is expected
