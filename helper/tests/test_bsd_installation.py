@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bsd_tables import bsd_table
 from snf_image_contract.events import FoundSystem, FoundUsers
 from snf_image_contract.names import OsFamily
 from snf_image_helper import inspection
 from snf_image_helper.bsd import installation
+from snf_image_helper.families import family_of
 from trees import GuestOf, Node
 
 FREEBSD, NETBSD, OPENBSD = OsFamily.FREEBSD, OsFamily.NETBSD, OsFamily.OPENBSD
@@ -37,7 +37,7 @@ def test_the_name_that_counts(
     guest_of: GuestOf, family: OsFamily, tree: dict[str, Node], name: bytes
 ) -> None:
     """R-TASK-HOST-6, D-28"""
-    assert installation.hostname(guest_of(tree, family=bsd_table(family)).root, family) == name
+    assert installation.hostname(guest_of(tree, family=family_of(family)).root, family) == name
 
 
 def test_what_inspection_tells_of_a_bsd(guest_of: GuestOf) -> None:
@@ -48,12 +48,12 @@ def test_what_inspection_tells_of_a_bsd(guest_of: GuestOf) -> None:
         "/etc/master.passwd": MASTER,
         "/bin/sh": b"\x7fELF\x02\x01\x01\x09" + bytes(8) + b"\x02\x00\x3e\x00",
     }
-    guest = guest_of(tree, family=bsd_table(FREEBSD))
+    guest = guest_of(tree, family=family_of(FREEBSD))
     plain = FoundSystem(partition_table="gpt", os_family=FREEBSD, root_partition=3)
     system, users = inspection._bsd(guest.root, plain, FREEBSD)
     assert (system.distribution, system.version, system.title) == ("freebsd", "14.1", "FreeBSD 14.1")
     assert (system.hostname, system.architecture, system.root_partition) == ("old\x1b", "x86_64", 3)
     assert users == (FoundUsers(users=("root", "a b\x1b")),)
-    empty = guest_of({}, family=bsd_table(OPENBSD)).root
+    empty = guest_of({}, family=family_of(OPENBSD)).root
     system, users = inspection._bsd(empty, plain, OPENBSD)
     assert (system.title, system.version, users) == ("OpenBSD", "", (FoundUsers(users=()),))

@@ -30,9 +30,6 @@ from snf_image_host.planning.network import decide_nics
 from snf_image_host.planning.request import Request
 from snf_image_host.planning.tasks import task_fields
 
-SUPPORTED_FAMILIES: Final = frozenset(
-    {OsFamily.LINUX, OsFamily.WINDOWS, OsFamily.WINDOWS_LEGACY, OsFamily.FREEBSD}
-)
 _REFUSED: Final = "nothing was written"
 
 
@@ -64,8 +61,6 @@ def plan(
 
 def refuse_unsupported(parameters: Parameters, problems: Problems) -> None:
     """What is right by its rules, but cannot be done."""
-    if parameters.family is not None and parameters.family not in SUPPORTED_FAMILIES:
-        problems.error(f"{parameters.family} images are not supported yet")
     if parameters.config_url is not None:
         problems.error("config_url: fetching parameters is not supported yet")
     if parameters.answer_file is not None:

@@ -371,7 +371,6 @@ def test_the_family_of_a_file_system_dump_reaches_the_helper() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"img_properties": '{"OSFAMILY": "openbsd"}'}, "openbsd images are not supported yet"),
         ({"config_url": "https://example.org/"}, "config_url: fetching parameters is not supported yet"),
         (
             {"os_answer_file": "https://example.org/"},
