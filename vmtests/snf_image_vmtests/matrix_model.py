@@ -33,6 +33,9 @@ NOT_WINDOWS: Final = {
 }
 """A hash is an error for Windows; the others are ignored, so that nothing could be proved of them."""
 
+NOT_BSD: Final = {"swap": ("partition", "disk"), "cloud": ("yes",)}
+"""Swap is ignored, so that nothing could be proved of it; cloud-init is refused."""
+
 _LINUX: Final = System(filesystems=LINUX_FILESYSTEMS, tables=("mbr", "logical", "gpt", "dump"))
 
 SYSTEMS: Final[dict[str, System]] = {
@@ -46,11 +49,13 @@ SYSTEMS: Final[dict[str, System]] = {
     "gentoo": _LINUX,
     "slackware": _LINUX,
     "alpine": _LINUX,
-    "freebsd": System(
-        filesystems=("ufs2", "ufs2-hashes"),
-        tables=("gpt",),
-        lacks={"swap": ("partition", "disk"), "cloud": ("yes",)},
+    "freebsd": System(filesystems=("ufs2", "ufs2-hashes"), tables=("gpt",), lacks=NOT_BSD),
+    "netbsd": System(
+        filesystems=("ufs1-ffs", "ufs1-ffs-bigendian", "ufs2-ffs", "ufs2-ffs-bigendian"),
+        tables=("mbr", "gpt", "disklabel"),
+        lacks=NOT_BSD,
     ),
+    "openbsd": System(filesystems=("ufs1-ffs", "ufs2-ffs"), tables=("disklabel", "gptlabel"), lacks=NOT_BSD),
     "windows2022": System(filesystems=("ntfs",), tables=("mbr", "gpt", "dump"), lacks=NOT_WINDOWS),
     "windows7": System(filesystems=("ntfs",), tables=("mbr", "dump"), lacks=NOT_WINDOWS),
     "windows2003": System(

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from image_recipes import variants
+from image_recipes.recipe import holders
 from snf_image_process import run
 from snf_image_vmtests import matrix_model, pairwise, places
 from snf_image_vmtests.matrix import default_path, load_matrix
@@ -16,14 +17,21 @@ from snf_image_vmtests.matrix import default_path, load_matrix
 MAKER = os.path.join(places.CHECKOUT, "ci", "make_matrix.py")
 PARTS = variants.load_variants(os.path.join(places.CHECKOUT, "fixtures", "images", "variants.yaml"))
 
+FFS = ("ufs1-ffs", "ufs2-ffs", "ufs1-ffs-bigendian", "ufs2-ffs-bigendian")
+BSD_DISKS = {
+    "freebsd": ("ufs2 gpt", "ufs2-hashes gpt"),
+    "netbsd": [" ".join(pair) for pair in itertools.product(FFS, ("mbr", "gpt", "disklabel"))],
+    "openbsd": [" ".join(pair) for pair in itertools.product(FFS[:2], ("disklabel", "gptlabel"))],
+}
+
 
 def valid(row: Mapping[str, str]) -> bool:
     """What can be deployed, said once more and in other words than the model's."""
     windows = row["system"].startswith("windows")
-    freebsd = row["system"] == "freebsd"
-    if freebsd != row["filesystem"].startswith("ufs2"):
-        return False
-    if freebsd and (row["table"] != "gpt" or row["swap"] != "none" or row["cloud"] == "yes"):
+    if row["system"].endswith("bsd"):
+        disk = f"{row['filesystem']} {row['table']}"
+        return disk in BSD_DISKS[row["system"]] and (row["swap"], row["cloud"]) == ("none", "no")
+    if row["filesystem"].startswith("ufs") or row["table"].endswith("label"):
         return False
     if windows != (row["filesystem"] == "ntfs"):
         return False
@@ -100,9 +108,10 @@ def test_the_image_of_a_cell_is_what_its_id_says(written: dict[str, str]) -> Non
     filesystem = recipe.facts.root_filesystem
     assert rest.startswith(filesystem)
     assert written["fixture"].startswith((f"{system}-on-", f"{system}+cloud-on-"))
-    (root,) = [part for part in recipe.disk.partitions if part.mount == "/"]
+    (root,) = [part for part in holders(recipe.disk) if part.mount == "/"]
+    assert any(part.label for part in recipe.disk.partitions) == ("label-" in rest)
     assert root.number == (5 if "-logical-" in rest else 1)
-    assert recipe.facts.table == ("gpt" if "-gpt-" in rest else "mbr")
+    assert recipe.facts.table == ("gpt" if "-gpt" in rest else "mbr")
     assert (recipe.root.KIND, "cloud" in rest) == ("tree", "cloud-init" in getattr(recipe.root, "over", ()))
 
 
