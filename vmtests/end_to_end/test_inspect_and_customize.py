@@ -52,6 +52,10 @@ def prove_facts(found: dict[str, Any], fixture: FixtureImage) -> None:
     seen = {row["number"]: row for row in found["partitions"]}
     for part in fixture.partitions:
         row = seen[part.number]
+        if part.inside:
+            # Of a disklabel only the partition around it is told, and what begins where it does.
+            assert row["start"] <= part.start * 2048 < row["start"] + row["sectors"], part
+            continue
         assert (row["start"], row["sectors"]) == (part.start * 2048, part.size * 2048), part
         if part.filesystem is not None:
             assert row["filesystem"] == part.filesystem

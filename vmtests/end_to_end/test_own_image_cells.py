@@ -24,7 +24,7 @@ def test_the_documented_example_is_deployed_and_reported(alpine: FixtureImage, t
     with open(os.path.join(directory, "my-image.yaml"), "w", encoding="utf-8") as file:
         file.write(text)
     os.symlink(alpine.path, os.path.join(directory, "my-image.raw"))
-    cell = "fqdn-password-swapdisk-static"
+    cell = "fqdn-password-swapdisk-static-slaac"
     argv = [
         places.command("pytest"), "--image-matrix", "my-image.yaml", "--image-report", "my-report",
         "-p", "no:cacheprovider", "-n", "0", "-k", cell,
