@@ -41,14 +41,14 @@ unit: deps ## tests that need neither root nor qemu
 warm: helper-image ## save the state of a started helper, for those that follow
 	@$(SUDO) .venv/bin/snf-image helper warm --helper-dir build/helper --progress none
 
-matrix: warm fixtures ## deploy every cell of ci/matrix.yaml and look at the result
-	@$(PYTEST) vmtests/matrix
+matrix: warm fixtures ## deploy every cell of ci/matrix.yaml and look at the result; build/matrix/report.html
+	@$(PYTEST) vmtests/snf_image_vmtests/test_cells.py --image-report build/matrix
 
 test: deps ## everything
 	@.venv/bin/tox -e lint,unit
 	@$(MAKE) --no-print-directory docs warm fixtures
 	@$(PYTEST) -m "requires and not engines"
-	@$(PYTEST) vmtests/matrix vmtests/end_to_end
+	@$(PYTEST) vmtests/snf_image_vmtests/test_cells.py vmtests/end_to_end --image-report build/matrix
 	@$(MAKE) --no-print-directory test-ganeti test-packages
 
 test-ganeti: warm fixtures ## the OS provider on a real Ganeti cluster of one node, in its own namespaces

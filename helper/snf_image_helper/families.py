@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from snf_image_contract.names import OsFamily
-from snf_image_helper.errors import ImageError
 
 if TYPE_CHECKING:
     from snf_image_helper.guest import Guest
@@ -68,13 +67,12 @@ PACKAGES: Final = {
     OsFamily.WINDOWS: "snf_image_helper.windows.family",
     OsFamily.WINDOWS_LEGACY: "snf_image_helper.windows.legacy_family",
     OsFamily.FREEBSD: "snf_image_helper.bsd.freebsd",
+    OsFamily.NETBSD: "snf_image_helper.bsd.netbsd",
+    OsFamily.OPENBSD: "snf_image_helper.bsd.openbsd",
 }
 
 
 def family_of(name: OsFamily) -> Family:
-    """The table of a family; :class:`ImageError` for one that this helper does not configure yet."""
-    package = PACKAGES.get(name)
-    if package is None:
-        raise ImageError(f"{name} is not supported yet: deploy it without configuration (EXCLUDE_ALL_TASKS)")
-    family: Family = importlib.import_module(package).FAMILY
+    """The table of a family."""
+    family: Family = importlib.import_module(PACKAGES[name]).FAMILY
     return family

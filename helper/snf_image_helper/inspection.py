@@ -13,7 +13,7 @@ from snf_image_helper.families import Family, family_of
 from snf_image_helper.filesystems import Volume
 from snf_image_helper.guest import Guest
 from snf_image_helper.linux import cloud_init
-from snf_image_helper.linux.distribution import identify
+from snf_image_helper.linux.distribution import architecture, identify
 from snf_image_helper.linux.network.choice import choose
 from snf_image_helper.machine import Machine
 from snf_image_helper.partition_table import Partition, Table
@@ -78,13 +78,15 @@ def _tell_system(machine: Machine, table: Table, volumes: tuple[Volume, ...], fa
         partition_table=table.label, os_family=machine.os_family, root_partition=machine.root_partition
     )
     volume = next((volume for volume in volumes if volume.number == machine.root_partition), None)
-    if volume is None or not (machine.os_family is OsFamily.LINUX or machine.os_family.is_windows):
+    if volume is None:
         report.emit(plain)
         return
     try:
         with looked_at(volume, volumes) as root:
             if machine.os_family.is_windows:
                 system, users = _windows(root, plain)
+            elif machine.os_family.is_bsd:
+                system, users = _bsd(root, plain, machine.os_family)
             else:
                 guest = Guest(root=root, family=family, job=machine.job, report=report, disks=machine.disks)
                 system, users = _system(guest, plain), _users(root)
@@ -131,6 +133,24 @@ def _windows(root: Root, plain: FoundSystem) -> tuple[FoundSystem, tuple[FoundUs
         architecture=installation.architecture(root),
     )
     return system, _events([clip(name, _MAX_NAME) for name in installation.users(root)])
+
+
+def _bsd(root: Root, plain: FoundSystem, family: OsFamily) -> tuple[FoundSystem, tuple[FoundUsers, ...]]:
+    from snf_image_helper.bsd import installation  # noqa: PLC0415 - for images of a BSD only
+
+    system = FoundSystem(
+        partition_table=plain.partition_table,
+        os_family=plain.os_family,
+        root_partition=plain.root_partition,
+        distribution=family,
+        version=installation.release(root, family),
+        title=installation.title(root, family),
+        hostname=clip(_text(installation.hostname(root, family))),
+        architecture=architecture(root),
+        network_backend=family,
+    )
+    names = [name for name, shell in installation.shells(root) if not shell.endswith(_NO_LOGIN)]
+    return system, _events([_text(name) for name in names])
 
 
 def _hostname(root: Root) -> str:

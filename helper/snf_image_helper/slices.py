@@ -26,6 +26,7 @@ _SLICE_TYPES: Final = {
     OsFamily.OPENBSD: (mbr_type(MBR_OPENBSD), GPT_OPENBSD),
     OsFamily.NETBSD: (mbr_type(MBR_NETBSD),),
 }
+_LOOP_CONTROL: Final = "/dev/loop-control"
 _TIMEOUT: Final = 30.0
 
 
@@ -44,6 +45,7 @@ class LabelVolume(Volume):
         """The slice's device where both begin at one place, else a loop device upon the disk."""
         if self.partition is not None and self.offset == self.partition.start * SECTOR:
             return partition_device(self.disk, self.partition)
+        _load_driver()
         found = _loop(self.disk.device, "--associated", self.disk.device, "--output", "NAME,OFFSET,SIZELIMIT")
         for line in found.splitlines():
             words = line.split()
@@ -51,6 +53,16 @@ class LabelVolume(Volume):
                 return words[0]
         extent = ("--offset", str(self.offset), "--sizelimit", str(self.size))
         return _loop(self.disk.device, "--find", "--show", *extent, self.disk.device)
+
+
+def _load_driver() -> None:
+    """Nothing else asks the kernel for loop devices: without udev there is no node whose use would."""
+    if os.path.exists(_LOOP_CONTROL):
+        return
+    try:
+        run(["modprobe", "loop"], timeout=_TIMEOUT)
+    except ProcessError as error:
+        raise TaskError(f"a partition of a disklabel cannot be reached: {error.reason}") from None
 
 
 def _loop(disk: str, *words: str) -> str:

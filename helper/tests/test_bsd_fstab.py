@@ -14,6 +14,7 @@ from snf_image_helper.filesystems import Volume
 from snf_image_helper.partition_table import Partition
 from snf_image_helper.partition_table.types import GPT_FREEBSD_UFS, GPT_OPENBSD, mbr_type
 from snf_image_helper.signatures import Kind, Signature
+from snf_image_process import Completed
 from test_disklabel import FFS, START, label
 
 DISK = Disk(index=0, device="/dev/null", size=1 << 30)
@@ -131,3 +132,26 @@ def test_only_slices_of_the_family_have_labels() -> None:
     gpt = Partition(number=1, start=0, end=0, type=GPT_OPENBSD)
     assert slices.label_of(DISK, gpt, OsFamily.NETBSD) is None
     assert slices.label_of(DISK, gpt, OsFamily.OPENBSD) is None  # an empty disk: looked at, and none there
+
+
+def test_a_partition_further_in_is_reached_by_a_loop_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-TASK-FIX-13: the kernel is told to load the driver, as no node exists whose use would load it."""
+    calls: list[str] = []
+
+    def run(argv: list[str], **_: object) -> Completed:
+        calls.append(" ".join(argv[:2]))
+        return Completed(
+            argv=tuple(argv), status=0, stdout=b"/dev/loop0\n" * ("--show" in argv), stderr=b"", seconds=0
+        )
+
+    monkeypatch.setattr(slices, "run", run)
+    monkeypatch.setattr(slices, "_LOOP_CONTROL", "/nonexistent")
+    partition = Partition(number=1, start=2048, end=4095, type=mbr_type(0xA6))
+    inner = slices.LabelVolume(
+        disk=DISK, partition=partition, offset=3072 * 512, size=1 << 19, signature=None, letter="e"
+    )
+    assert inner.device() == "/dev/loop0"
+    assert calls == ["modprobe loop", "losetup --associated", "losetup --find"]
+    monkeypatch.setattr(slices, "_LOOP_CONTROL", "/dev/null")
+    assert inner.device() == "/dev/loop0"
+    assert calls[3:] == ["losetup --associated", "losetup --find"]

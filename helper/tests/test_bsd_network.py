@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bsd_tables import bsd_table
 from snf_image_contract.job import ConfigureNetwork, Nic
 from snf_image_contract.names import OsFamily
 from snf_image_helper.bsd.network.names import interfaces
 from snf_image_helper.errors import RequestError
+from snf_image_helper.families import family_of
 from snf_image_helper.guest import Guest
 from trees import GuestOf, Node, exists, mode, text, warnings
 
@@ -30,7 +30,7 @@ def configured(
     guest_of: GuestOf, family: OsFamily, tree: dict[str, Node], *nics: Nic, **more: object
 ) -> Guest:
     asked = ConfigureNetwork(nics=nics, **more)  # type: ignore[arg-type]  # by name
-    guest = guest_of({"/etc/rc.conf": "a=b\n"} | tree, family=bsd_table(family), configure_network=asked)
+    guest = guest_of({"/etc/rc.conf": "a=b\n"} | tree, family=family_of(family), configure_network=asked)
     action = guest.family.configure_network
     assert action is not None
     action(guest)
@@ -51,7 +51,7 @@ def test_names_are_driver_and_index(
     """R-NET-BSD-1, T-119: the index counts earlier NICs of that driver."""
     nics = tuple(nic(number, model=model) for number, model in enumerate(models))
     tree: dict[str, Node] = {"/etc/os-release": 'VERSION_ID="12.4"\n'}
-    guest = guest_of(tree, family=bsd_table(family), configure_network=ConfigureNetwork(nics=nics))
+    guest = guest_of(tree, family=family_of(family), configure_network=ConfigureNetwork(nics=nics))
     assert " ".join(entry.name for entry in interfaces(guest)) == names
 
 

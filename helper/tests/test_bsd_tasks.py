@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from bsd_tables import bsd_table
 from snf_image_contract.job import AssignHostname, ChangePassword, ConfigureNetwork
 from snf_image_contract.names import OsFamily
 from snf_image_contract.secret import Secret
 from snf_image_helper.bsd import password, release
 from snf_image_helper.errors import ImageError, RequestError
+from snf_image_helper.families import family_of
 from snf_image_helper.guest import Guest
 from trees import File, GuestOf, Node, changes, content, exists, libcrypt_accepts, mode, text, warnings
 
@@ -35,7 +35,7 @@ def run(guest: Guest, action: str) -> None:
 
 
 def bsd(guest_of: GuestOf, family: OsFamily, tree: dict[str, Node] | None = None, **fields: object) -> Guest:
-    return guest_of(TREE | (tree or {}), family=bsd_table(family), **fields)
+    return guest_of(TREE | (tree or {}), family=family_of(family), **fields)
 
 
 def asked(**fields: object) -> ChangePassword:

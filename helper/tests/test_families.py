@@ -8,7 +8,6 @@ import inspect
 import pytest
 
 from snf_image_contract.names import OsFamily
-from snf_image_helper.errors import ImageError
 from snf_image_helper.families import Later, family_of
 
 
@@ -36,13 +35,6 @@ def test_windows_has_no_swap_and_no_network_of_its_own() -> None:
         assert family.default_users == ("Administrator",)
 
 
-@pytest.mark.parametrize("name", [OsFamily.NETBSD, OsFamily.OPENBSD])
-def test_a_family_that_is_still_to_come(name: OsFamily) -> None:
-    """A clear word instead of a bug."""
-    with pytest.raises(ImageError, match=f"^{name} is not supported yet"):
-        family_of(name)
-
-
 def test_what_is_imported_later_can_be_imported() -> None:
     """A table names modules and functions as text: each of them exists and takes the tree."""
     family = family_of(OsFamily.LINUX)
@@ -51,3 +43,24 @@ def test_what_is_imported_later_can_be_imported() -> None:
     assert len(later) == 10
     for action in later:
         assert list(inspect.signature(action.load()).parameters) == ["guest"], action
+
+
+def test_the_bsds_make_no_swap_and_grow_nothing_that_is_mounted() -> None:
+    """R-TASK-4: nor machine ids, labels, and what is of Windows."""
+    for name in (OsFamily.FREEBSD, OsFamily.NETBSD, OsFamily.OPENBSD):
+        family = family_of(name)
+        absent = {field.name for field in dataclasses.fields(family) if getattr(family, field.name) is None}
+        assert absent == {
+            "install_unattend",
+            "filesystem_resize_mounted",
+            "add_swap",
+            "change_machine_id",
+            "disable_remote_desktop_connections",
+            "selinux_autorelabel",
+        }
+        assert family.default_users == ("root",)
+
+
+@pytest.mark.parametrize("name", list(OsFamily))
+def test_every_family_has_its_table(name: OsFamily) -> None:
+    assert family_of(name).name is name

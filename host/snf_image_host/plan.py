@@ -34,9 +34,6 @@ from snf_image_host.planning.network import decide_nics
 from snf_image_host.planning.request import Request
 from snf_image_host.planning.tasks import task_fields
 
-SUPPORTED_FAMILIES: Final = frozenset(
-    {OsFamily.LINUX, OsFamily.WINDOWS, OsFamily.WINDOWS_LEGACY, OsFamily.FREEBSD}
-)
 _REFUSED: Final = "nothing was written"
 
 
@@ -54,7 +51,6 @@ def plan(
     added = added_tasks(helper_settings(config, asked.overrides).directory)
     names = [file[2:] for file in added]
     parameters = check_parameters(given, config, problems, required=asked.required, operator_tasks=names)
-    refuse_unsupported(parameters, problems)
     _refuse_dump_of_nothing(asked, parameters, problems)
     _check_hostname(asked, problems)
     _check_disks(asked, parameters, problems)
@@ -70,12 +66,6 @@ def plan(
     now = time.time() if clock is None else clock
     job = _job(asked, parameters, config, nics, answers, added=added, clock=now)
     return _deployment(asked, parameters, config, problems, job)
-
-
-def refuse_unsupported(parameters: Parameters, problems: Problems) -> None:
-    """What is right by its rules, but cannot be done."""
-    if parameters.family is not None and parameters.family not in SUPPORTED_FAMILIES:
-        problems.error(f"{parameters.family} images are not supported yet")
 
 
 def _refuse_dump_of_nothing(asked: Request, parameters: Parameters, problems: Problems) -> None:

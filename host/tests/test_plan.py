@@ -377,16 +377,6 @@ def test_the_family_of_a_file_system_dump_reaches_the_helper() -> None:
     assert job(parameters=legacy).os_family is OsFamily.WINDOWS_LEGACY
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"img_properties": '{"OSFAMILY": "openbsd"}'}, "openbsd images are not supported yet"),
-    ],
-)
-def test_what_is_still_to_come_says_so(parameters: dict[str, str], message: str) -> None:
-    assert refused(parameters=parameters) == (message,)
-
-
 def test_passwords_and_keys() -> None:
     change = job(
         {"USERS": "root debian", "PASSWD_HASHING_METHOD": "sha512"}, parameters={"img_passwd": "p"}

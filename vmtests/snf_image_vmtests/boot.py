@@ -25,13 +25,13 @@ def prove_boot(deployed: Deployed, evidence: Evidence) -> None:
     hardware = Hardware(memory=512, cpus=2, disks=tuple(disks), macs=macs)
     account = deployed.fixture.account("root")
     with Vm("debian", hardware, evidence) as vm:
-        if deployed.cell.gives_password:
+        if account.old_password is not None and deployed.cell.gives_password:
             with _refused(vm, account.name):
                 vm.login(account.name, account.old_password)
-            vm.login(account.name, deployed.cell.password)
-        else:
-            vm.login(account.name, account.old_password)
+        password = deployed.cell.password if deployed.cell.gives_password else account.old_password
+        vm.login(account.name, password or "")
         _prove_system(deployed, vm)
+        vm.screenshot()
         vm.send("poweroff")
         vm.wait_for_power_off(seconds=_POWER_OFF_SECONDS)
 

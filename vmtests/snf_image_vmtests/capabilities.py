@@ -16,6 +16,8 @@ from typing import Final
 
 from snf_image_vmtests import places
 
+CHROMIUM: Final = ("chromium-headless-shell", "chromium")
+"""The browser without a screen, and the whole one, which can do without."""
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -118,13 +120,19 @@ CAPABILITIES: Final[dict[str, Capability]] = {
     "openssl": _program("openssl"),
     "gpg": _program("gpg", "gpgv", package="gnupg"),
     "qemu-nbd": _program("qemu-nbd", package="qemu-utils"),
-    "chromium": _program("chromium"),
+    "chromium": Capability(
+        check=lambda: any(find_program(name) for name in CHROMIUM),
+        remedy="install the Debian package chromium-headless-shell or chromium",
+    ),
     "helper-image": _built(
         places.helper_directory, ("kernel", "initrd", "root.img", "manifest.json"), "helper-image"
     ),
     "fixtures": _built(
         places.fixture_directory, ("debian-bookworm-mbr.raw", "inspection.kernel", "inspection.initrd"),
         "fixtures",
+    ),
+    "inspection-vm": _built(
+        places.fixture_directory, ("inspection.kernel", "inspection.initrd"), "fixtures"
     ),
     "snf-image": Capability(
         check=lambda: os.access(places.command("snf-image"), os.X_OK), remedy="pip install -e ."

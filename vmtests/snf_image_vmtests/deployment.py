@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import json
 import os
+import shutil
 from typing import Any, Final
 
 from snf_image_process import Completed, run
@@ -68,7 +69,7 @@ def deploy(
         places.command("snf-image"), "deploy", fixture.path, disk,
         "--disk-size", f"{cell.disk_size}M",
         "--helper-dir", places.helper_directory(), "--accel", "tcg",
-        "--progress", "none", "--verbose", "--report", report,
+        "--progress", "none", "--verbose", "--keep", "--report", report,
         *_asked(cell, directory),
     ]  # fmt: skip
     if cell.dump:
@@ -84,6 +85,7 @@ def deploy(
     with evidence.step(f"deploy {fixture.name}"):
         done = _run(argv, directory)
     evidence.write("deploy.log", done.text + done.stderr.decode("utf-8", "backslashreplace"))
+    _keep_helper_logs(directory, evidence)
     receipt: dict[str, Any] = {}
     if os.path.exists(report):
         with open(report, encoding="ascii") as file:
@@ -123,7 +125,23 @@ def dump_of(fixture: FixtureImage, directory: str) -> FixtureImage:
 
 def _run(argv: list[str], directory: str) -> Completed:
     statuses = tuple(range(256))
-    return run(argv, timeout=DEPLOY_SECONDS, accept=statuses, env={"HOME": directory}, cwd=directory)
+    return run(
+        argv,
+        timeout=DEPLOY_SECONDS,
+        accept=statuses,
+        env={"HOME": directory, "TMPDIR": directory},
+        cwd=directory,
+    )
+
+
+def _keep_helper_logs(directory: str, evidence: Evidence) -> None:
+    """What the helper's console and its reports said, which the command keeps in a directory of its own."""
+    for kept in os.listdir(directory):
+        if kept.startswith("snf-image-"):
+            for name in ("console.log", "events.jsonl", "qemu.log"):
+                if os.path.exists(path := os.path.join(directory, kept, name)):
+                    shutil.copyfile(path, evidence.path(f"helper-{name}"))
+            shutil.rmtree(os.path.join(directory, kept))
 
 
 def _asked(cell: Cell, directory: str) -> list[str]:

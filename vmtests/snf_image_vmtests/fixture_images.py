@@ -10,6 +10,8 @@ import os
 from snf_image_contract import codec
 from snf_image_vmtests import places
 
+_SECTORS = 2048
+"""Sectors of a mebibyte."""
 _MAX_RECORD = 1024 * 1024
 
 
@@ -27,10 +29,12 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
+    """``old_password`` None: not known."""
+
     name: str
     uid: int
     home: str
-    old_password: str
+    old_password: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,7 @@ class Facts:
 
     ``grows``: the last partition is one that is enlarged.
     ``network_file``: where the configuration of the first interface belongs. ``kernel_names``: interfaces
-    are called as the kernel calls them, whatever their hardware addresses.
+    are called as the kernel calls them, whatever their hardware addresses. ``own_swap``: its fstab has some.
     """
 
     family: str
@@ -54,6 +58,7 @@ class Facts:
     network_file: str | None = None
     network_backend: str | None = None
     kernel_names: bool = False
+    own_swap: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,7 @@ class PartitionFacts:
     """One partition of the image; ``start`` and ``size`` in mebibytes.
 
     ``inside``: a partition of the disklabel in partition ``number``.
+    ``first_sector`` and ``sectors``, of 512 bytes, where it is not made of whole mebibytes.
     """
 
     number: int
@@ -70,6 +76,16 @@ class PartitionFacts:
     mount: str | None = None
     container: bool = False
     inside: bool = False
+    first_sector: int | None = None
+    sectors: int | None = None
+
+    @property
+    def start_sector(self) -> int:
+        return self.start * _SECTORS if self.first_sector is None else self.first_sector
+
+    @property
+    def sector_count(self) -> int:
+        return self.size * _SECTORS if self.sectors is None else self.sectors
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,6 +79,11 @@ def default_path() -> str:
 
 def load_matrix(path: str) -> tuple[Cell, ...]:
     """The cells of a file, in its order; :class:`MatrixError` says what is wrong and where."""
+    return decode_cells(path, load_plain(path))
+
+
+def load_plain(path: str) -> dict[str, Any]:
+    """The mapping that a matrix file is."""
     try:
         with open(path, encoding="utf-8") as file:
             plain: Any = yaml.safe_load(file.read(_MAX_FILE))
@@ -86,7 +91,14 @@ def load_matrix(path: str) -> tuple[Cell, ...]:
         raise MatrixError(f"{path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise MatrixError(f"{path}: not YAML: {error}") from None
-    if not isinstance(plain, dict) or plain.keys() != {"cells"} or not isinstance(plain["cells"], list):
+    if not isinstance(plain, dict):
+        raise MatrixError(f"{path}: expected a mapping with a list named cells, or with an image")
+    return plain
+
+
+def decode_cells(path: str, plain: dict[str, Any]) -> tuple[Cell, ...]:
+    """The cells of the mapping that was read from ``path``."""
+    if plain.keys() != {"cells"} or not isinstance(plain["cells"], list):
         raise MatrixError(f"{path}: expected a mapping with a list named cells, and nothing else")
     cells = tuple(_cell(path, index, entry) for index, entry in enumerate(plain["cells"]))
     seen: set[str] = set()

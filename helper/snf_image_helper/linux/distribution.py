@@ -129,7 +129,7 @@ def identify(root: Root) -> Distribution:
         ostree=root.lstat("/ostree") is not None or root.is_dir("/sysroot/ostree"),
         merged_usr=_has_merged_usr(root),
         read_only_root=_fstab_says_read_only(root) or _is_verified(root),
-        architecture=_architecture(root),
+        architecture=architecture(root),
     )
 
 
@@ -223,8 +223,8 @@ def _boot_entry(root: Root, path: str) -> bytes:
     return root.read_head(path, 1 << 20) if root.is_file(path) else b""
 
 
-def _architecture(root: Root) -> str:
-    """From the header of an ELF program that every system has."""
+def architecture(root: Root) -> str:
+    """As Linux calls it, from the header of an ELF program that every system has; empty without one."""
     for path in _PROGRAMS:
         header = root.read_head(path, 20) if root.is_file(path) else b""
         if len(header) == 20 and header.startswith(b"\x7fELF"):

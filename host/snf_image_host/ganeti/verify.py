@@ -12,7 +12,6 @@ from snf_image_host.ganeti.summary import plain
 from snf_image_host.helper_image import added_tasks
 from snf_image_host.parameters.checks import check_parameters, merge_parameters
 from snf_image_host.parameters.problems import Problems
-from snf_image_host.plan import refuse_unsupported
 
 
 def verify(call: Call) -> None:
@@ -27,7 +26,6 @@ def verify(call: Call) -> None:
     call.secrets = tuple(merged.values())
     added = [file[2:] for file in added_tasks(config.helper_dir)]
     parameters = check_parameters(merged, config, problems, operator_tasks=added)
-    refuse_unsupported(parameters, problems)
     for warning in (*config.warnings, *problems.warnings):
         call.log.write(f"snf-image: warning: {plain(warning)}\n")
     problems.raise_user_error()

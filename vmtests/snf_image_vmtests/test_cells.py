@@ -5,19 +5,22 @@ import pytest
 from snf_image_vmtests.boot import prove_boot
 from snf_image_vmtests.deployment import deploy
 from snf_image_vmtests.evidence import Evidence
-from snf_image_vmtests.fixture_images import load_fixture
+from snf_image_vmtests.fixture_images import FixtureImage
 from snf_image_vmtests.inspection import InspectionVm
 from snf_image_vmtests.matrix import Cell
 from snf_image_vmtests.proofs import prove_disk
 
 
-@pytest.mark.requires("qemu", "fixtures", "helper-image", "snf-image")
+@pytest.mark.requires("qemu", "inspection-vm", "helper-image", "snf-image")
 @pytest.mark.timeout(900, method="signal")
 def test_cell(
-    cell: Cell, evidence: Evidence, inspection_vm: InspectionVm, tmp_path_factory: pytest.TempPathFactory
+    cell: Cell,
+    cell_image: FixtureImage,
+    evidence: Evidence,
+    inspection_vm: InspectionVm,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    fixture = load_fixture(cell.fixture)
-    deployed = deploy(cell, fixture, str(tmp_path_factory.mktemp("cell")), evidence)
+    deployed = deploy(cell, cell_image, str(tmp_path_factory.mktemp("cell")), evidence)
     if cell.refused is not None:
         assert deployed.status == cell.refused.exit_code, deployed.output
         assert cell.refused.words in deployed.output, deployed.output
@@ -27,7 +30,7 @@ def test_cell(
     once = prove_disk(deployed, inspection_vm, evidence)
     if cell.twice:
         directory = str(tmp_path_factory.mktemp("again"))
-        again = deploy(cell, fixture, directory, evidence, onto=deployed.disk)
+        again = deploy(cell, cell_image, directory, evidence, onto=deployed.disk)
         assert again.status == 0, again.output
         assert prove_disk(again, inspection_vm, evidence) == once, "the second deployment differs"
     if cell.boot:

@@ -1,0 +1,43 @@
+"""The documented example: an image's author runs pytest on a description, and gets cells and a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import pytest
+
+from snf_image_process import run
+from snf_image_vmtests import places
+from snf_image_vmtests.fixture_images import FixtureImage
+
+
+@pytest.mark.requires("qemu", "fixtures", "helper-image", "snf-image")
+@pytest.mark.timeout(400, method="signal")
+def test_the_documented_example_is_deployed_and_reported(alpine: FixtureImage, tmp_path: object) -> None:
+    directory = str(tmp_path)
+    with open(os.path.join(places.CHECKOUT, "docs", "vmtests.md"), encoding="utf-8") as file:
+        (text,) = re.findall(r"^```yaml\n(# my-image\.yaml\n.*?)^```$", file.read(), re.MULTILINE | re.DOTALL)
+    assert len(text.splitlines()) <= 10
+    text = text.replace("family: debian", "family: alpine")
+    with open(os.path.join(directory, "my-image.yaml"), "w", encoding="utf-8") as file:
+        file.write(text)
+    os.symlink(alpine.path, os.path.join(directory, "my-image.raw"))
+    cell = "fqdn-password-swapdisk-static-slaac"
+    argv = [
+        places.command("pytest"), "--image-matrix", "my-image.yaml", "--image-report", "my-report",
+        "-p", "no:cacheprovider", "-n", "0", "-k", cell,
+    ]  # fmt: skip
+    environment = {"HOME": directory, "SNF_IMAGE_BUILD": places.build_directory()}
+    done = run(argv, timeout=300, cwd=directory, env=environment, accept=(0, 1))
+    assert done.status == 0, done.text
+    assert "report: my-report/report.html" in done.text
+    with open(os.path.join(directory, "my-report", "report.json"), encoding="utf-8") as file:
+        report = json.load(file)
+    outcomes = {row["id"]: row["outcome"] for row in report["cells"]}
+    assert outcomes.pop(cell) == "passed"
+    assert set(outcomes.values()) == {"not run"}
+    (row,) = [row for row in report["cells"] if row["id"] == cell]
+    assert row["family"] == "alpine"
+    assert {"receipt.json", "deploy.log", "helper-events.jsonl"} <= set(os.listdir(row["evidence"]))

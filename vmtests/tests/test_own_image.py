@@ -1,0 +1,139 @@
+"""An image of somebody else: described in a few lines, looked at, and given the cells of everybody."""
+
+import itertools
+import os
+import re
+
+import pytest
+import yaml
+
+from snf_image_process import run
+from snf_image_vmtests import own_image, places
+from snf_image_vmtests.matrix import MatrixError
+
+pytestmark = pytest.mark.requires("e2fsprogs", "fdisk")
+MIB = 1024 * 1024
+
+
+def documented() -> str:
+    """The example of the documentation."""
+    with open(os.path.join(places.CHECKOUT, "docs", "vmtests.md"), encoding="utf-8") as file:
+        (example,) = re.findall(
+            r"^```yaml\n(# my-image\.yaml\n.*?)^```$", file.read(), re.MULTILINE | re.DOTALL
+        )
+    return str(example)
+
+
+def _image(directory: str, table: str) -> str:
+    """A disk of 64 MiB as ``table`` says to sfdisk, with ext4 on its partition that starts at sector 4096."""
+    path = os.path.join(directory, "my-image.raw")
+    with open(path, "xb") as file:
+        file.truncate(64 * MIB)
+    run(["sfdisk", "--quiet", path], timeout=60, stdin=table.encode())
+    offset = "offset=2097152"
+    run(["mke2fs", "-q", "-F", "-t", "ext4", "-E", offset, path, "20M"], timeout=60)
+    return path
+
+
+def _describe(directory: object, text: str) -> str:
+    path = os.path.join(str(directory), "my-image.yaml")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+def test_the_documented_example_gets_every_pair_of_requests(tmp_path: object) -> None:
+    _image(str(tmp_path), "label: dos\nstart=4096, type=83\n")
+    assert len(documented().splitlines()) <= 10
+    matrix = own_image.load(_describe(tmp_path, documented()))
+    assert matrix.image is not None
+    assert matrix.image.facts.root_filesystem == "ext4"
+    assert [(part.start_sector, part.sector_count) for part in matrix.image.partitions] == [(4096, 126976)]
+    assert {cell.disk_size for cell in matrix.cells} == {64 + 256}
+    pairs = {(cell.credential, cell.network) for cell in matrix.cells}
+    credentials = ("none", "password", "hash", "keys", "password+keys")
+    networks = ("none", "dhcp", "static", "static+slaac")
+    assert pairs == set(itertools.product(credentials, networks))
+    assert {cell.swap for cell in matrix.cells} == {None, "2:32", "b"}
+    assert not any(cell.cloud_init for cell in matrix.cells)
+    assert len(matrix.cells) <= 25
+
+
+def test_numbers_and_odd_sectors_are_those_of_the_table(tmp_path: object) -> None:
+    """A GPT's last partition may end anywhere; swap behind number 1 of 14 is number 2."""
+    table = (
+        "label: gpt\nnode14 : start=2048, size=2048, type=uefi\nnode1 : start=4096, size=100001, type=linux\n"
+    )
+    _image(str(tmp_path), table)
+    text = "image: my-image.raw\nfamily: alpine\nroot_partition: 1\ncloud_init: true\n"
+    matrix = own_image.load(_describe(tmp_path, text))
+    assert matrix.image is not None
+    assert [(part.number, part.sector_count) for part in matrix.image.partitions] == [(1, 100001), (14, 2048)]
+    assert {cell.swap for cell in matrix.cells} == {None, "2:32", "b"}
+    assert any(cell.cloud_init for cell in matrix.cells)
+
+
+def test_a_full_table_has_no_room_for_swap(tmp_path: object) -> None:
+    rows = ["start=4096, size=65536", *(f"start={place}, size=2048" for place in (71680, 75776, 79872))]
+    _image(str(tmp_path), "\n".join(["label: dos", *rows, ""]))
+    text = "image: my-image.raw\nfamily: suse\nroot_partition: 1\n"
+    assert {cell.swap for cell in own_image.load(_describe(tmp_path, text)).cells} == {None, "b"}
+
+
+def test_own_cells_need_no_fixture(tmp_path: object) -> None:
+    _image(str(tmp_path), "label: dos\nstart=4096\n")
+    text = documented() + "cells:\n  - {id: one, disk_size: 99, hostname: h}\n"
+    (cell,) = own_image.load(_describe(tmp_path, text)).cells
+    assert (cell.id, cell.fixture, cell.hostname) == ("one", own_image.NAME, "h")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"image": "none.raw"}, r"none\.raw"),
+        ({"family": "plan9"}, "family: must be one of debian"),
+        ({"root_partition": 3}, "root_partition: 3 has no known file system"),
+        ({"root_partition": "1"}, "root_partition: expected number"),
+        ({"mounts": ["boot"]}, "mounts: 'boot' is not like /boot=2"),
+        ({"colour": "red"}, "colour: unknown field"),
+        ({"cells": {}}, "expected a mapping with a list named cells"),
+    ],
+)
+def test_what_is_wrong_with_a_description_is_said(
+    tmp_path: object, changed: dict[str, object], words: str
+) -> None:
+    _image(str(tmp_path), "label: dos\nstart=4096\n")
+    path = _describe(tmp_path, yaml.safe_dump(yaml.safe_load(documented()) | changed))
+    with pytest.raises(MatrixError, match=words) as caught:
+        own_image.load(path)
+    assert path in str(caught.value)
+
+
+def test_pytest_finds_the_cells_without_being_told_of_a_test(tmp_path: object) -> None:
+    _image(str(tmp_path), "label: dos\nstart=4096, type=83\n")
+    _describe(tmp_path, documented())
+    argv = [places.command("pytest"), "--image-matrix", "my-image.yaml", "--collect-only", "-q", "-n", "0"]
+    text = run(argv, timeout=120, cwd=str(tmp_path), env={"HOME": str(tmp_path)}).text
+    assert "::test_cell[nothing]" in text
+    assert "::test_cell[password-swappartition-dhcp]" in text
+
+
+@pytest.mark.parametrize(
+    ("family", "line", "expected"),
+    [
+        ("debian", "", False),
+        ("alpine", "", True),
+        ("slackware", "", True),
+        ("alpine", "kernel_names: false\n", False),
+        ("debian", "kernel_names: true\n", True),
+    ],
+)
+def test_who_calls_interfaces_as_the_kernel_does(
+    tmp_path: object, family: str, line: str, *, expected: bool
+) -> None:
+    """It is the family's habit, unless the description says otherwise."""
+    _image(str(tmp_path), "label: dos\nstart=4096, type=83\n")
+    text = documented().replace("family: debian", f"family: {family}") + line
+    matrix = own_image.load(_describe(tmp_path, text))
+    assert matrix.image is not None
+    assert matrix.image.facts.kernel_names is expected
