@@ -25,7 +25,7 @@ def verify(call: Call) -> None:
     merged = merge_parameters(config.os_parameters, given)
     call.secrets = tuple(merged.values())
     added = [file[2:] for file in added_tasks(config.helper_dir)]
-    parameters = check_parameters(merged, config, problems, operator_tasks=added)
+    check_parameters(merged, config, problems, operator_tasks=added)
     for warning in (*config.warnings, *problems.warnings):
         call.log.write(f"snf-image: warning: {plain(warning)}\n")
     problems.raise_user_error()
