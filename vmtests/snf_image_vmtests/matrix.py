@@ -109,6 +109,13 @@ def decode_cells(path: str, plain: dict[str, Any]) -> tuple[Cell, ...]:
     return cells
 
 
+def sample(cells: tuple[Cell, ...], every: int) -> tuple[Cell, ...]:
+    """All cells on images of their own, and each ``every``-th on composed ones (SYSTEM-on-DISK)."""
+    composed = [cell for cell in cells if "-on-" in cell.fixture]
+    chosen = {cell.id for cell in composed[::every]}
+    return tuple(cell for cell in cells if "-on-" not in cell.fixture or cell.id in chosen)
+
+
 def _cell(path: str, index: int, entry: Any) -> Cell:
     name = entry.get("id") if isinstance(entry, dict) else None
     where = f"{path}: cell {name or index}"

@@ -47,6 +47,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "without other tests to run, it is run",
     )
     group.addoption(
+        "--image-sample",
+        metavar="N",
+        type=int,
+        default=1,
+        help="of the cells on composed images run every Nth only; the others are run all the same",
+    )
+    group.addoption(
         "--image-report",
         metavar="DIRECTORY",
         default=None,
@@ -188,7 +195,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         from snf_image_vmtests import matrix  # noqa: PLC0415
 
         try:
-            cells = _matrix(metafunc.config).cells
+            cells = matrix.sample(_matrix(metafunc.config).cells, metafunc.config.getoption("--image-sample"))
         except matrix.MatrixError as error:
             raise pytest.UsageError(str(error)) from None
         metafunc.parametrize("cell", cells, ids=[cell.id for cell in cells])

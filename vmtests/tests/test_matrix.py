@@ -6,7 +6,7 @@ import pytest
 
 from image_recipes.variants import is_variant
 from snf_image_vmtests import places
-from snf_image_vmtests.matrix import MatrixError, default_path, load_matrix
+from snf_image_vmtests.matrix import MatrixError, default_path, load_matrix, sample
 
 
 def _write(tmp_path: object, text: str) -> str:
@@ -71,3 +71,15 @@ def test_the_projects_matrix_deploys_images_that_have_recipes() -> None:
         "debian ubuntu fedora rhel centos opensuse sles gentoo arch slackware alpine xfs btrfs logical gpt"
     )
     assert [word for word in wanted.split() if word not in deployed] == []
+
+
+def test_a_sample_leaves_out_composed_images_only() -> None:
+    cells = load_matrix(default_path())
+    assert sample(cells, 1) == cells
+    chosen = sample(cells, 3)
+    composed = [cell for cell in cells if "-on-" in cell.fixture]
+    assert [cell for cell in chosen if "-on-" in cell.fixture] == composed[::3]
+    assert [cell for cell in chosen if "-on-" not in cell.fixture] == [
+        cell for cell in cells if "-on-" not in cell.fixture
+    ]
+    assert len(chosen) > 60
