@@ -13,7 +13,6 @@ from snf_image_helper.ext_superblock import ExtSuperblock, read_superblock
 from snf_image_helper.filesystems import Volume, opened, volume_of, window
 from snf_image_helper.machine import Machine
 from snf_image_helper.signatures import Kind
-from snf_image_helper.ufs import writing as ufs_writing
 from snf_image_process import ProcessError, run
 
 _CHECK_TIMEOUT: Final = 3600
@@ -33,7 +32,9 @@ def unmounted(machine: Machine) -> None:
         ntfs.demand_fits(volume)
         machine.report.warn(f"{volume.name}: NTFS is not resized in this task")
     elif volume.kind is not None and volume.kind.is_ufs and machine.os_family.is_bsd:
-        ufs_writing.grow_volume(machine, volume)
+        from snf_image_helper.ufs import writing  # noqa: PLC0415 - five modules that few images need
+
+        writing.grow_volume(machine, volume)
     elif volume.kind not in (Kind.XFS, Kind.BTRFS):
         machine.report.warn(f"{volume.name}: {_name(volume)} is not resized")
 
