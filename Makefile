@@ -35,7 +35,7 @@ demo: deps ## deploy a real Debian, boot it, log in with the new password
 lint: deps ## ruff, mypy, the import rule
 	@.venv/bin/tox -e lint
 
-unit: deps ## tests that need neither root nor qemu
+unit: deps ## quick tests that need neither root nor qemu
 	@.venv/bin/tox -e unit
 
 warm: helper-image ## save the state of a started helper, for those that follow
@@ -47,7 +47,7 @@ matrix: warm fixtures ## deploy every cell of ci/matrix.yaml and look at the res
 test: deps ## everything, and of the generated part of the matrix every third cell
 	@.venv/bin/tox -e lint,unit
 	@$(MAKE) --no-print-directory docs warm fixtures
-	@$(PYTEST) -m "requires and not engines"
+	@$(PYTEST) -m "(requires or slow) and not engines"
 	@$(PYTEST) vmtests/snf_image_vmtests/test_cells.py vmtests/end_to_end --image-report build/matrix --image-sample 3
 	@$(MAKE) --no-print-directory test-ganeti test-packages
 

@@ -24,6 +24,8 @@ from snf_image_helper.errors import TaskError
 from snf_image_helper.families import Action, family_of
 from trees import Fifo, GuestOf, Link, Node
 
+pytestmark = pytest.mark.slow
+
 FAMILY = family_of(OsFamily.LINUX)
 NEEDS_DISKS = {"filesystem_resize_mounted", "add_swap"}
 ACTIONS: dict[str, Action] = {

@@ -19,6 +19,8 @@ from ufs.reader import Reader
 from ufs.verify import verify
 from ufs_images import MIB, NODES, filesystem
 
+pytestmark = pytest.mark.slow
+
 GIB = 1024 * MIB
 _BLOCKS = [(4096, 512), (4096, 4096), (8192, 1024), (8192, 4096), (16384, 2048), (32768, 4096), (65536, 8192)]
 

@@ -16,6 +16,8 @@ import pytest
 
 from snf_image_process import PIPE, Running, start
 
+pytestmark = pytest.mark.slow
+
 MIB: Final = 1 << 20
 PAGE: Final = 4096
 _NOISE: Final = random.Random(11).randbytes(6 * MIB)  # noqa: S311 - reproducible, not secret

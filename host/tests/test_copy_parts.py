@@ -31,6 +31,8 @@ from snf_image_host.reporter import CopyProgress
 from snf_image_host.sources.image import open_image
 from snf_image_process import run
 
+pytestmark = pytest.mark.slow
+
 OLD = b"\xaa"
 
 

@@ -26,6 +26,8 @@ from snf_image_host.reporter import Event, Reporter, Warning
 from snf_image_host.sources.image import open_image
 from snf_image_process import run
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 DEFAULT = frozenset({"raw", "gzip", "xz", "zstd", "bzip2", "lz4"})
 

@@ -4,6 +4,8 @@ import pytest
 
 from snf_image_vmtests import capabilities
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["pytester"]
 
 TESTS = """

@@ -14,6 +14,8 @@ from snf_image_process import run
 from snf_image_vmtests import matrix_model, pairwise, places
 from snf_image_vmtests.matrix import default_path, load_matrix
 
+pytestmark = pytest.mark.slow
+
 MAKER = os.path.join(places.CHECKOUT, "ci", "make_matrix.py")
 PARTS = variants.load_variants(os.path.join(places.CHECKOUT, "fixtures", "images", "variants.yaml"))
 

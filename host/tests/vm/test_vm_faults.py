@@ -17,6 +17,8 @@ from snf_image_contract.events import Failed, Succeeded, TaskEnded, TaskStarted,
 from snf_image_contract.job import Job
 from snf_image_host.errors import HelperError, ImageError, NodeError, SnfImageError, UserError
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.vm.conftest import Disk, Recorder, StartVm
 

@@ -27,7 +27,7 @@ from snf_image_host.vm.warm import make_state, make_state_later
 if TYPE_CHECKING:
     from tests.vm.conftest import Disk, Image, Recorder, StartVm
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 
 @pytest.fixture
