@@ -38,7 +38,7 @@ from snf_image_vmtests.places import fixture_directory, helper_directory
 if TYPE_CHECKING:
     from tests.vm.conftest import Recorder
 
-pytestmark = [pytest.mark.requires("qemu", "helper-image"), pytest.mark.timeout(600, method="signal")]
+pytestmark = [pytest.mark.requires("qemu", "helper-image"), pytest.mark.timeout(1800, method="signal")]
 
 RESTORES = 100
 MIB = 1024 * 1024
