@@ -60,8 +60,9 @@ class Channels:
 
 # On a processor that offers five-level page tables, emulated by QEMU 7.2, Debian's kernel 6.1.192 takes good
 # addresses of its own for bad ones: mountinfo shows `xxx` instead of `/dev`, and whatever systemd mounts or
-# confines fails.
-_CPU: Final = "max,la57=off,svm=off"
+# confines fails. cmpxchg16b can leave garbage in the flags, and an interrupt just behind it then brings down
+# trixie's kernel 6.12, whose memory allocator uses it if it is offered.
+_CPU: Final = "max,la57=off,svm=off,cx16=off"
 
 
 def command_line(hardware: Hardware, channels: Channels) -> list[str]:

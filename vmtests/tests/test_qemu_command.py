@@ -51,3 +51,9 @@ def test_the_processor_offers_no_page_tables_that_confuse_the_kernel() -> None:
     """With them, mountinfo shows `xxx` for `/dev`; a test of the inspection VM looks for that in a guest."""
     (cpu,) = _after(command_line(Hardware(), CHANNELS), "-cpu")
     assert "la57=off" in cpu.split(",")
+
+
+def test_the_processor_lacks_an_instruction_that_is_badly_emulated() -> None:
+    """The kernel of Debian trixie uses it if it is there, and every few boots end in a panic."""
+    (cpu,) = _after(command_line(Hardware(), CHANNELS), "-cpu")
+    assert "cx16=off" in cpu.split(",")
