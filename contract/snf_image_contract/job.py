@@ -15,11 +15,16 @@ from snf_image_contract import codec
 from snf_image_contract.names import ImageFormat, OsFamily, TaskName
 from snf_image_contract.secret import Secret
 
-CONTRACT_VERSION: Final = 2
+CONTRACT_VERSION: Final = 3
 MAX_JOB_BYTES: Final = 64 * 1024 * 1024
+MAX_HOST_KEYS_BYTES: Final = 64 * 1024
 PARAMETER_SERIAL: Final = "snf-params"
 HELPER_SERIAL: Final = "snf-helper"
 DISK_SERIAL_PREFIX: Final = "snf-disk-"
+SLOTS_WORD: Final = "snf_image_slots"
+"""On the kernel's command line: disk 0 and the medium have slots, devices that are there before their disks."""
+SLOTS_FILLED: Final = b"slots filled\n"
+"""What the host then says on the port of the helper's events, when every disk is in its place."""
 
 
 def disk_serial(index: int) -> str:
@@ -115,12 +120,15 @@ class ChangeMachineId:
 class ChangePassword:
     """``users`` empty: the family's default account, with a warning. ``method`` None: the family's default.
 
-    ``keys`` are lines of authorized_keys, already checked by the host.
+    ``keys`` are lines of authorized_keys, already checked by the host. ``made_hashes``: hashes of
+    ``password`` that the host made, because that is slow in emulation; of methods that the image may want,
+    each with a salt of its own and for one account. The helper makes what is not among them.
     """
 
     users: tuple[str, ...] = ()
     password: Secret | None = None
     password_hash: Secret | None = None
+    made_hashes: tuple[Secret, ...] = ()
     keys: tuple[str, ...] = ()
     method: HashMethod | None = None
 
@@ -169,9 +177,19 @@ class HostKey:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteSSHKeys:
-    """Keys for images that must not boot without (R-TASK-SSH-2); unused if the image makes its own."""
+    """``host_keys_follow``: the host makes keys, which takes seconds, and sends them as :class:`HostKeys`.
 
-    host_keys: tuple[HostKey, ...] = ()
+    They are for images that must not boot without (R-TASK-SSH-2), and unused if the image makes its own.
+    """
+
+    host_keys_follow: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HostKeys:
+    """What the host sends when the keys are made; none if they could not be: the helper makes them then."""
+
+    keys: tuple[HostKey, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,3 +321,13 @@ def load_job(data: bytes) -> Job:
     if version != CONTRACT_VERSION:
         raise codec.ContractError(f"job of contract version {version}, this helper speaks {CONTRACT_VERSION}")
     return codec.decode(Job, plain, where="job")
+
+
+def dump_host_keys(keys: HostKeys) -> bytes:
+    """The line that brings the helper its SSH host keys on the port of its events; secrets in clear."""
+    return codec.dumps(keys).encode("ascii") + b"\n"
+
+
+def load_host_keys(line: bytes) -> HostKeys:
+    """Read such a line; :class:`~snf_image_contract.codec.ContractError` if it is none."""
+    return codec.decode(HostKeys, codec.loads(line, limit=MAX_HOST_KEYS_BYTES, where="host keys"))

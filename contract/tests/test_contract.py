@@ -34,7 +34,11 @@ FULL_JOB = job.Job(
     add_swap=job.AddSwap(swap=job.SwapDisk(index=1)),
     assign_hostname=job.AssignHostname(name="web1.example.org"),
     change_password=job.ChangePassword(
-        users=("root",), password=Secret("p ü"), keys=("ssh-ed25519 AAAA me",), method="sha512"
+        users=("root",),
+        password=Secret("p ü"),
+        made_hashes=(Secret("$6$salt$hash"),),
+        keys=("ssh-ed25519 AAAA me",),
+        method="sha512",
     ),
     configure_network=job.ConfigureNetwork(
         nics=(
@@ -48,18 +52,20 @@ FULL_JOB = job.Job(
         ),
         dns_servers=("192.0.2.53",),
     ),
-    delete_ssh_keys=job.DeleteSSHKeys(
-        host_keys=(job.HostKey(type="ed25519", private=Secret("PRIVATE"), public="ssh-ed25519 AAAA r@web1"),)
-    ),
+    delete_ssh_keys=job.DeleteSSHKeys(host_keys_follow=True),
     enforce_personality=job.EnforcePersonality(
         files=(job.PersonalityFile(path="/etc/motd", contents=Secret("aGkK"), owner="root", mode=0o644),)
     ),
     run_custom_task=job.RunCustomTask(program=Secret("IyEvYmluL3NoCg==")),
 )
 
+HOST_KEYS = job.HostKeys(
+    keys=(job.HostKey(type="ed25519", private=Secret("PRIVATE\nKEY"), public="ssh-ed25519 AAAA r@web1"),)
+)
+
 TASK = TaskName.ADD_SWAP
 ALL_EVENTS: tuple[events.Event, ...] = (
-    events.Hello(contract_version=2, build="b"),
+    events.Hello(contract_version=job.CONTRACT_VERSION, build="b"),
     events.Awake(),
     events.JobAccepted(),
     events.TaskStarted(task=TASK),
@@ -99,6 +105,17 @@ def test_the_events_of_this_version_are_as_committed() -> None:
     assert lines == golden(f"events-v{job.CONTRACT_VERSION}.jsonl", lines)
     decoded = [events.decode_event(line, seq) for seq, line in enumerate(lines.encode().splitlines())]
     assert tuple(decoded) == ALL_EVENTS
+
+
+def test_host_keys_travel_as_one_line() -> None:
+    """R-TASK-SSH-3: keys that follow the job."""
+    line = job.dump_host_keys(HOST_KEYS)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert line.decode() == golden(f"host-keys-v{job.CONTRACT_VERSION}.jsonl", line.decode())
+    assert job.load_host_keys(line) == HOST_KEYS
+    with pytest.raises(codec.ContractError):
+        job.load_host_keys(b'{"keys": 1}')
 
 
 def test_every_kind_of_event_is_in_the_golden_file() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from snf_image_contract.job import Job
+from snf_image_helper.from_host import HostKeySource, no_host_keys
 from snf_image_helper.report import Reporter
 from snf_image_helper.root import Root
 
@@ -21,7 +22,7 @@ class Guest:
     ``resize_partition``: number of the partition that grows (R-GROW-3), None if none does.
     ``root_partition``: number of the one that is mounted as root; 0 if only a tree is looked at.
     ``target``: the directory of this VM where the tree is mounted, for programs of the operator; tasks use
-    ``root``.
+    ``root``. ``host_keys``: see :data:`~snf_image_helper.from_host.HostKeySource`.
     """
 
     root: Root
@@ -32,6 +33,7 @@ class Guest:
     resize_partition: int | None = None
     root_partition: int = 0
     target: str = ""
+    host_keys: HostKeySource = no_host_keys
 
     def warn(self, message: str) -> None:
         self.report.warn(message)

@@ -14,7 +14,6 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import select
 import signal
 import struct
 import sys
@@ -26,8 +25,17 @@ from typing import Final, NoReturn
 
 from snf_image_contract.codec import ContractError
 from snf_image_contract.events import MAX_STDERR_LINES, SUCCESS, Awake, Failed, Hello, Succeeded
-from snf_image_contract.job import CONTRACT_VERSION, MAX_JOB_BYTES, PARAMETER_SERIAL, Job, load_job
+from snf_image_contract.job import (
+    CONTRACT_VERSION,
+    MAX_JOB_BYTES,
+    PARAMETER_SERIAL,
+    SLOTS_WORD,
+    Job,
+    load_job,
+)
+from snf_image_helper import slots
 from snf_image_helper.errors import TaskError
+from snf_image_helper.from_host import FromHost, no_host_keys
 from snf_image_helper.report import Reporter, clip, clip_all, fd_sender
 
 RESULT_PORT: Final = "/dev/ttyS1"
@@ -47,6 +55,9 @@ RANDOM: Final = "/dev/random"
 _RNDADDENTROPY: Final = 0x40085203
 _RNDRESEEDCRNG: Final = 0x5207
 _POLL_SECONDS: Final = 0.02
+_IDLE_SECONDS: Final = 3600.0
+_KEYS_SECONDS: Final = 180.0
+"""For the host to make its keys; it gives up after two minutes and says so."""
 _MAX_RESULT: Final = 4000
 """Of the result port the host reads 4 KiB."""
 
@@ -105,8 +116,10 @@ def serve(words: list[str]) -> None:
             from snf_image_helper.preload import preload  # noqa: PLC0415 - only where a state is to be saved
 
             preload()
+        if slotted := SLOTS_WORD in words:
+            slots.let_go()
         report.emit(Hello(contract_version=CONTRACT_VERSION, build=build_id()))
-        failure = attempt(report, events)
+        failure = attempt(report, FromHost(events), slotted=slotted)
         if failure is None:
             report.emit(Succeeded())
         else:
@@ -125,16 +138,19 @@ def tell(port: int, text: str) -> None:
     termios.tcdrain(port)
 
 
-def attempt(report: Reporter, events: int) -> Failed | None:
-    """Do the job; None if it is done, else the terminal event. ``events``: the third port."""
+def attempt(report: Reporter, host: FromHost, *, slotted: bool) -> Failed | None:
+    """Do the job; None if it is done, else the terminal event. ``slotted``: its disks come into slots."""
     # Imported while the host is still copying, not while it waits for the job to be done.
     from snf_image_helper.runner import run_job  # noqa: PLC0415
 
     try:
-        job = await_job(lambda: answer(events, report))
+        if slotted:
+            await_slots(host, report)
+        job = await_job(lambda: answer(host, report))
         set_clock(job.clock)
         take_entropy(job)
-        run_job(job, report)
+        follow = job.delete_ssh_keys.host_keys_follow
+        run_job(job, report, (lambda: host.host_keys(_KEYS_SECONDS)) if follow else no_host_keys)
     except TaskError as error:
         return Failed(blame=error.blame, messages=clip_all(error.messages), task=report.task)
     except ContractError as error:
@@ -182,6 +198,13 @@ def open_port(path: str) -> Iterator[int]:
         os.close(fd)
 
 
+def await_slots(host: FromHost, report: Reporter) -> None:
+    """Wait, for as long as the host copies, until the disks are in their slots; then take them."""
+    while not host.slots_filled:
+        answer(host, report, seconds=_IDLE_SECONDS)
+    slots.take()
+
+
 def await_job(pause: Callable[[], None]) -> Job:
     """Wait for the parameter medium, for as long as the host copies; then the disks are all there."""
     device = await_disk(PARAMETER_SERIAL, pause)
@@ -204,10 +227,9 @@ def await_disk(serial: str, pause: Callable[[], None]) -> str:
         pause()
 
 
-def answer(events: int, report: Reporter) -> None:
+def answer(host: FromHost, report: Reporter, seconds: float = _POLL_SECONDS) -> None:
     """Wait a moment; if the host asks meanwhile whether anybody is there, tell it."""
-    if select.select([events], [], [], _POLL_SECONDS)[0]:
-        os.read(events, 4096)
+    if host.asks(seconds):
         report.emit(Awake())
 
 

@@ -7,6 +7,7 @@ import dataclasses
 from snf_image_contract.job import Job
 from snf_image_contract.names import OsFamily
 from snf_image_helper.disks import Disks
+from snf_image_helper.from_host import HostKeySource, no_host_keys
 from snf_image_helper.report import Reporter
 
 
@@ -24,3 +25,4 @@ class Machine:
     os_family: OsFamily
     root_partition: int
     resize_partition: int | None = None
+    host_keys: HostKeySource = no_host_keys

@@ -14,13 +14,14 @@ from snf_image_helper.detection import Detection, detect
 from snf_image_helper.disks import find_disks
 from snf_image_helper.errors import TaskError
 from snf_image_helper.families import Family, family_of
+from snf_image_helper.from_host import HostKeySource, no_host_keys
 from snf_image_helper.guest import Guest
 from snf_image_helper.machine import Machine
 from snf_image_helper.report import Reporter
 from snf_image_helper.tasks import ORDER, DiskStep, GuestStep, MountStep, Step, why_skipped
 
 
-def run_job(job: Job, report: Reporter) -> None:
+def run_job(job: Job, report: Reporter, host_keys: HostKeySource = no_host_keys) -> None:
     """Do what the job says; :class:`TaskError` at the first failure, with everything unmounted again."""
     report.emit(JobAccepted())
     disks = find_disks(job.disks)
@@ -35,6 +36,7 @@ def run_job(job: Job, report: Reporter) -> None:
         os_family=found.os_family,
         root_partition=found.root_partition,
         resize_partition=partition_table.resize_partition(table),
+        host_keys=host_keys,
     )
     if job.action == "inspect":
         from snf_image_helper import inspection  # noqa: PLC0415 - half a second for every deployment
@@ -78,6 +80,7 @@ class Tree:
             disks=self._machine.disks,
             resize_partition=self._machine.resize_partition,
             root_partition=self._machine.root_partition,
+            host_keys=self._machine.host_keys,
         )
 
     def __enter__(self) -> Self:

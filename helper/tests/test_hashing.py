@@ -11,7 +11,7 @@ from snf_image_contract.names import OsFamily
 from snf_image_contract.secret import Secret
 from snf_image_helper.errors import RequestError
 from snf_image_helper.unix import hashing
-from snf_image_helper.unix.hashing import Method, make_hash, method_of
+from snf_image_helper.unix.hashing import Hashes, Method, make_hash, method_of
 from trees import libcrypt_accepts
 
 METHODS: tuple[Method, ...] = ("md5", "sha1", "blowfish", "sha256", "sha512", "yescrypt")
@@ -120,3 +120,20 @@ def test_the_method_is_known_from_the_hash(method: Method) -> None:
 def test_other_hashes_are_not_guessed() -> None:
     assert method_of(Secret("*")) is None
     assert method_of(Secret("abJnggxhB/yWI")) is None
+
+
+def test_hashes_of_the_host_are_used_once_each() -> None:
+    """R-TASK-PW-5: those of the wanted method first, then own ones; two accounts share no salt."""
+    of_host = (Secret("$y$j9T$a$b"), Secret("$6$one$x"), Secret("$6$two$y"))
+    hashes = Hashes(Secret("x"), of_host)
+    got = [hashes.next("sha512").reveal() for _ in range(3)]
+    assert got[:2] == ["$6$one$x", "$6$two$y"]
+    assert got[2].startswith("$6$")
+    assert got[2] not in got[:2]
+    assert hashes.next("yescrypt").reveal() == "$y$j9T$a$b"
+
+
+def test_a_password_is_judged_before_a_hash_of_the_host_is_used() -> None:
+    """R-TASK-PW-5: one that the method would cut."""
+    with pytest.raises(RequestError, match="at most 72"):
+        Hashes(Secret("x" * 73), (Secret("$2b$12$salt"),)).next("blowfish")

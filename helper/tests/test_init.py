@@ -18,13 +18,25 @@ import pytest
 
 from snf_image_contract.codec import ContractError
 from snf_image_contract.events import Awake, Event, Failed, Hello, JobAccepted, Succeeded, decode_event
-from snf_image_contract.job import CONTRACT_VERSION, MAX_JOB_BYTES, Job, load_job
+from snf_image_contract.job import (
+    CONTRACT_VERSION,
+    MAX_JOB_BYTES,
+    SLOTS_FILLED,
+    SLOTS_WORD,
+    DeleteSSHKeys,
+    HostKey,
+    HostKeys,
+    Job,
+    dump_host_keys,
+    load_job,
+)
 from snf_image_contract.secret import Secret
-from snf_image_helper import init, preload, runner
+from snf_image_helper import init, preload, runner, slots
 from snf_image_helper.errors import ImageError, TaskError
+from snf_image_helper.from_host import FromHost, HostKeySource, no_host_keys
 from snf_image_helper.report import Reporter
 
-GOLDEN_JOB = Path(__file__).parents[2] / "contract/tests/golden/job-v2.json"
+GOLDEN_JOB = Path(__file__).parents[2] / "contract/tests/golden/job-v3.json"
 SECRET = "Tr0ub4dor&3"
 
 
@@ -97,7 +109,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, job: Job) -> Machine:
 
 
 def doing(monkeypatch: pytest.MonkeyPatch, work: Callable[[Job, Reporter], None]) -> None:
-    monkeypatch.setattr(runner, "run_job", work)
+    monkeypatch.setattr(runner, "run_job", lambda job, report, _: work(job, report))
 
 
 def fail_with(error: BaseException) -> Callable[[Job, Reporter], None]:
@@ -118,6 +130,39 @@ def test_a_job_that_is_done(machine: Machine, job: Job, monkeypatch: pytest.Monk
         Succeeded(),
     ]
     assert machine.clock == [(time.CLOCK_REALTIME, job.clock)]  # R-HLP-16
+
+
+def test_keys_that_follow_the_job_are_read_from_the_port_of_events(
+    machine: Machine, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-TASK-SSH-2: the host sends them when they are made, which may be before the job is found."""
+    key = HostKey(type="rsa", private=Secret(SECRET), public="ssh-rsa A r@web1")
+    got: list[tuple[HostKey, ...]] = []
+    monkeypatch.setattr(runner, "run_job", lambda _, __, host_keys: got.append(host_keys()))
+
+    def await_job(pause: Callable[[], None]) -> Job:
+        os.write(machine.events.master, b"\n" + dump_host_keys(HostKeys(keys=(key,))))
+        pause()
+        return job
+
+    monkeypatch.setattr(init, "await_job", await_job)
+    init.serve([])
+    assert got == [(key,)]
+    assert machine.result.close() == b"SUCCESS\n"
+    assert SECRET.encode() not in machine.events.close()
+
+
+def test_a_job_whose_keys_do_not_follow_waits_for_none(
+    machine: Machine, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-TASK-SSH-2: the helper makes what the host does not."""
+    got: list[HostKeySource] = []
+    monkeypatch.setattr(runner, "run_job", lambda _, __, host_keys: got.append(host_keys))
+    monkeypatch.setattr(
+        init, "await_job", lambda _: dataclasses.replace(job, delete_ssh_keys=DeleteSSHKeys())
+    )
+    init.serve([])
+    assert got == [no_host_keys]
 
 
 def test_the_clock_is_the_hosts_before_the_first_task(
@@ -331,11 +376,83 @@ def test_a_disk_is_found_by_its_serial(tmp_path: Path, monkeypatch: pytest.Monke
     assert init.await_disk("snf-disk-9", pause) == "/dev/zero"  # the node of `absent` does not exist
 
 
+@pytest.fixture
+def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A virtio bus with a driven device, and two slots that nobody drives; files take what is written."""
+    for number, (address, driven) in enumerate((("03.0", True), ("1f.0", False), ("04.0", False))):
+        device = tmp_path / f"pci0000:00/0000:00:{address}/virtio{number}"
+        device.mkdir(parents=True)
+        if driven:
+            (device / "driver").mkdir()
+        (tmp_path / "bus/devices").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"bus/devices/virtio{number}").symlink_to(device)
+    driver = tmp_path / "driver"
+    driver.mkdir()
+    for name in ("virtio1", "virtio2", "module", "uevent"):
+        (driver / name).touch()
+    for path in (driver / "unbind", tmp_path / "bus/drivers_probe"):
+        path.touch()
+    monkeypatch.setattr(slots, "BUS", str(tmp_path / "bus"))
+    monkeypatch.setattr(slots, "DRIVER", str(driver))
+    return tmp_path
+
+
+def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
+    """What is written to files, in order."""
+    seen: list[tuple[str, bytes]] = []
+    write = os.write
+
+    def spy(fd: int, data: bytes) -> int:
+        seen.append((os.path.basename(os.readlink(f"/proc/self/fd/{fd}")), data))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", spy)
+    return seen
+
+
+def test_slots_are_let_go_of_and_taken_in_the_order_of_their_addresses(
+    bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-HLP-4: what the kernel found in an empty slot is forgotten; the first disk is the first one."""
+    seen = written(monkeypatch)
+    slots.let_go()
+    slots.take()
+    assert seen == [
+        ("unbind", b"virtio1"),
+        ("unbind", b"virtio2"),
+        ("drivers_probe", b"virtio2"),
+        ("drivers_probe", b"virtio1"),
+    ]
+
+
+def test_a_helper_with_slots_waits_until_they_are_filled(
+    machine: Machine, bus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-HLP-4, R-HLP-14: hello and signs of life before, the job after."""
+    doing(monkeypatch, lambda _, report: report.emit(JobAccepted()))
+    order: list[str] = []
+    monkeypatch.setattr(slots, "let_go", lambda: order.append("let go"))
+    monkeypatch.setattr(slots, "take", lambda: order.append("take"))
+    worker = threading.Thread(target=init.serve, args=([SLOTS_WORD],))
+    worker.start()
+    while b"hello" not in machine.events.got:
+        time.sleep(0.01)
+    os.write(machine.events.master, b"\n")
+    while b"awake" not in machine.events.got:
+        time.sleep(0.01)
+    assert order == ["let go"]
+    os.write(machine.events.master, SLOTS_FILLED)
+    worker.join(10)
+    assert order == ["let go", "take"]
+    assert machine.result.close() == b"SUCCESS\n"
+
+
 def test_a_helper_that_is_asked_answers_and_one_that_is_not_waits(machine: Machine) -> None:
     """R-HLP-14: how the host knows that a restored helper is alive."""
     said: list[bytes] = []
     report = Reporter(said.append)
-    with init.open_port(init.EVENT_PORT) as port:
+    with init.open_port(init.EVENT_PORT) as descriptor:
+        port = FromHost(descriptor)
         begun = time.monotonic()
         init.answer(port, report)
         assert time.monotonic() - begun > 0.015

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snf_image_contract.job import DeleteSSHKeys, HostKey
+from snf_image_contract.job import HostKey
 from snf_image_contract.secret import Secret
 from snf_image_helper.guest import Guest
 from snf_image_helper.linux.ssh_host_keys import delete_ssh_keys
@@ -79,7 +80,7 @@ def keys_of(*kinds: str) -> dict[str, Node]:
 
 
 def renew(guest_of: GuestOf, tree: Tree, *, host_keys: tuple[HostKey, ...] = MADE) -> Guest:
-    guest = guest_of(tree, delete_ssh_keys=DeleteSSHKeys(host_keys=host_keys))
+    guest = dataclasses.replace(guest_of(tree), host_keys=lambda: host_keys)
     delete_ssh_keys(guest)
     return guest
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Self
 
-from snf_image_contract.job import HostKey, Job
+from snf_image_contract.job import Job
 from snf_image_host import helper_image
 from snf_image_host.copying import CopyResult, copy_image, disarm
 from snf_image_host.copying.disarming import wipe_ends, write_first_page
@@ -24,6 +24,7 @@ from snf_image_host.errors import SnfImageError, VerificationError
 from snf_image_host.evidence import evidence_directory
 from snf_image_host.helper_image import HelperImage
 from snf_image_host.host_keys import HostKeyMaker
+from snf_image_host.password_hashes import PasswordHasher, methods_for
 from snf_image_host.receipt import Receipt, build_receipt, check_receipt_path, write_receipt
 from snf_image_host.reporter import Event, Reporter, StageEnded, StageStarted, Warning
 from snf_image_host.sources.image import open_image
@@ -125,7 +126,7 @@ class _Times:
 
 
 class _Helper:
-    """The helper VM of a deployment, booting in the background, and the keys that are made meanwhile.
+    """The helper VM of a deployment, booting in the background, and the secrets that are made meanwhile.
 
     ``image`` None: nothing is to be customised, no VM is started (R-HLP-15).
     """
@@ -138,6 +139,7 @@ class _Helper:
         self.image: HelperImage | None = None
         self._vm: HelperVm | None = None
         self._keys: HostKeyMaker | None = None
+        self._hasher: PasswordHasher | None = None
 
     def __enter__(self) -> Self:
         if not self._deployment.run_helper:
@@ -145,9 +147,17 @@ class _Helper:
         settings = self._deployment.helper
         with self._alive:
             self.image = helper_image.load(settings.directory)
-            vm = start_helper(settings, self.image, self._reporter, self._evidence)
+            read_only = self._deployment.disks[0].read_only
+            vm = start_helper(
+                settings,
+                self.image,
+                self._reporter,
+                self._evidence,
+                slots="read-only" if read_only else "read-write",
+            )
             self._vm = self._alive.enter_context(vm)
             self._keys = self._make_keys(vm.account)
+            self._hasher = self._hash_passwords()
             self._alive = self._alive.pop_all()
         return self
 
@@ -156,33 +166,44 @@ class _Helper:
 
     def _make_keys(self, account: Account) -> HostKeyMaker | None:
         comment = self._deployment.want_host_keys
-        if comment is None:
+        if comment is None or self._is_foreign:
             return None
         owner = (account.uid, account.gid) if account.switch else None
         maker = HostKeyMaker(comment, launcher=launcher(account), reporter=self._reporter, owner=owner)
         return self._alive.enter_context(maker)
 
+    def _hash_passwords(self) -> PasswordHasher | None:
+        job = self._deployment.job
+        if self._is_foreign or job.action == "inspect" or not methods_for(job):
+            return None
+        return self._alive.enter_context(PasswordHasher(job))
+
+    @property
+    def _is_foreign(self) -> bool:
+        """A helper of somebody else reads the older form of the parameters, which knows no such secrets."""
+        return self._deployment.helper.protocol == "text"
+
     def customize(self, disks: Sequence[Disk], times: _Times) -> Outcome | None:
-        """Hand over the job with the keys that were made; None if there is no helper."""
+        """Hand over the job, and the SSH host keys when they are made; None if there is no helper."""
         if self._vm is None:
             return None
-        keys: tuple[HostKey, ...] = ()
-        if self._keys is not None:
-            with times.stage("host-keys"):
-                keys = self._keys.keys()
         job = self._deployment.job
-        with_keys = dataclasses.replace(
+        hashes = () if self._hasher is None else self._hasher.hashes()
+        with_secrets = dataclasses.replace(
             job,
             clock=time.time(),
-            delete_ssh_keys=dataclasses.replace(job.delete_ssh_keys, host_keys=keys),
+            change_password=dataclasses.replace(job.change_password, made_hashes=hashes),
+            delete_ssh_keys=dataclasses.replace(job.delete_ssh_keys, host_keys_follow=self._keys is not None),
         )
-        return self.work(with_keys, disks, times, stage="customize")
+        return self.work(with_secrets, disks, times, stage="customize")
 
     def work(self, job: Job, disks: Sequence[Disk], times: _Times, *, stage: str) -> Outcome:
         """Wait for the helper and have it do ``job``."""
         assert self._vm is not None  # noqa: S101 - callers have started it
         with times.stage("helper-start"):
             self._vm.wait_ready()
+        if self._keys is not None:
+            self._keys.hand_over(self._vm.send_host_keys)
         with times.stage(stage):
             return self._vm.run_job(job, disks)
 

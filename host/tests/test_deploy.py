@@ -14,7 +14,7 @@ import pytest
 
 import snf_image_process
 from snf_image_contract.events import Event, Hello, Succeeded, TaskEnded
-from snf_image_contract.job import AssignHostname, HostKey, Job, JobDisk, RunCustomTask
+from snf_image_contract.job import AssignHostname, ChangePassword, HostKey, Job, JobDisk, RunCustomTask
 from snf_image_contract.names import ImageFormat, TaskName
 from snf_image_contract.secret import Secret
 from snf_image_host import copying
@@ -38,6 +38,8 @@ class Story:
         self.steps: list[str] = []
         self.fail: dict[str, BaseException] = {}
         self.job: Job | None = None
+        self.slots = ""
+        self.keys: tuple[HostKey, ...] = ()
         self.told: list[Info] = []
         self.at_close: Callable[[], None] = lambda: None
         self.events: tuple[Event, ...] = (
@@ -78,6 +80,10 @@ class FakeVm:
     def wait_ready(self) -> None:
         self._story.step("ready")
 
+    def send_host_keys(self, keys: tuple[HostKey, ...]) -> None:
+        self._story.step("keys")
+        self._story.keys = keys
+
     def run_job(self, job: Job, disks: Sequence[OpenDisk]) -> Outcome:
         self._story.job = job
         self._story.step("job")
@@ -103,8 +109,8 @@ class FakeKeys:
     def __init__(self, comment: str, **_: object) -> None:
         self.comment = comment
 
-    def keys(self) -> tuple[HostKey, ...]:
-        return (HostKey(type="rsa", private=Secret(SECRET), public=f"ssh-rsa A {self.comment}"),)
+    def hand_over(self, receive: Callable[[tuple[HostKey, ...]], None]) -> None:
+        receive((HostKey(type="rsa", private=Secret(SECRET), public=f"ssh-rsa A {self.comment}"),))
 
     def __enter__(self) -> Self:
         return self
@@ -121,8 +127,9 @@ def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Story:
         story.step("helper checked")
         return FakeImage()
 
-    def start(_settings: object, _image: object, _reporter: object, evidence: str) -> FakeVm:
+    def start(_settings: object, _image: object, _reporter: object, evidence: str, *, slots: str) -> FakeVm:
         story.step("VM started")
+        story.slots = slots
         return FakeVm(story, evidence)
 
     def disarm(disk: OpenDisk) -> None:
@@ -182,13 +189,14 @@ def test_everything_happens_in_its_order(story: Story, asked: Deployment, tmp_pa
     assert story.steps == [
         "helper checked", "VM started",
         "<copy>", "copied", "</copy>",
-        "<host-keys>", "</host-keys>",
         "<helper-start>", "ready", "</helper-start>",
+        "keys",
         "<customize>", "job", "</customize>",
         "VM gone",
     ]  # fmt: skip
     image = Path(asked.image.path or "").read_bytes()
     assert (tmp_path / "disk").read_bytes() == image + bytes(4 * MIB - len(image))
+    assert story.slots == "read-write"
     assert evidence(tmp_path) == []
 
 
@@ -196,11 +204,31 @@ def test_the_job_gets_the_keys_that_were_made_meanwhile(story: Story, asked: Dep
     """R-TASK-SSH-2: and nothing else of it changes but the clock (R-HLP-16)."""
     run(asked, story)
     assert story.job is not None
-    (key,) = story.job.delete_ssh_keys.host_keys
+    (key,) = story.keys
     assert key.public == "ssh-rsa A root@web1"
+    assert story.job.delete_ssh_keys.host_keys_follow
     assert story.job.clock > 1_600_000_000
     same = dataclasses.replace(story.job, clock=0, delete_ssh_keys=asked.job.delete_ssh_keys)
     assert same == asked.job
+
+
+def test_the_job_gets_hashes_of_its_password(story: Story, asked: Deployment) -> None:
+    """R-TASK-PW-5: made while the copy runs, of the methods that the image is likely to want."""
+    passwords = ChangePassword(users=("root",), password=Secret(SECRET))
+    run(dataclasses.replace(asked, job=dataclasses.replace(asked.job, change_password=passwords)), story)
+    assert story.job is not None
+    made = story.job.change_password.made_hashes
+    assert [secret.reveal()[:3] for secret in made] == ["$y$", "$6$"]
+    assert dataclasses.replace(story.job.change_password, made_hashes=()) == passwords
+
+
+def test_a_foreign_helper_is_given_no_secret_that_it_does_not_know(story: Story, asked: Deployment) -> None:
+    """D-21: it reads the older form."""
+    foreign = dataclasses.replace(asked.helper, protocol="text")
+    run(dataclasses.replace(asked, helper=foreign), story)
+    assert story.job is not None
+    assert not story.job.delete_ssh_keys.host_keys_follow
+    assert story.keys == ()
 
 
 def test_the_receipt_is_returned_and_written(story: Story, asked: Deployment, tmp_path: Path) -> None:
@@ -209,7 +237,7 @@ def test_the_receipt_is_returned_and_written(story: Story, asked: Deployment, tm
     assert json.loads((tmp_path / "receipt.json").read_text()) == document
     assert document["complete"] is False
     assert document["warnings"] == ["no password was asked for"]
-    assert set(document["seconds"]) == {"copy", "host-keys", "helper-start", "customize"}
+    assert set(document["seconds"]) == {"copy", "helper-start", "customize"}
     assert SECRET not in json.dumps(document)
 
 

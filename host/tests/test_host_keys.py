@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import queue
+import time
+from pathlib import Path
 
 import pytest
 
+from snf_image_contract.job import HostKey
 from snf_image_host.host_keys import HostKeyMaker
 from snf_image_host.reporter import Event, Reporter, Warning
 from snf_image_process import run
@@ -46,6 +50,32 @@ def test_no_file_of_a_key_is_made(tmp_path: object, monkeypatch: pytest.MonkeyPa
     after = {fd for fd in os.listdir("/proc/self/fd") if fd not in before}
     names = [os.readlink(f"/proc/self/fd/{fd}") for fd in after if os.path.exists(f"/proc/self/fd/{fd}")]
     assert not [name for name in names if "ssh-host-key" in name]
+
+
+def test_the_keys_are_handed_over_when_they_are_made() -> None:
+    """R-TASK-SSH-2: nobody waits for them."""
+    got: queue.SimpleQueue[tuple[HostKey, ...]] = queue.SimpleQueue()
+    with HostKeyMaker("root@web1", launcher=(), reporter=Reporter()) as maker:
+        maker.hand_over(got.put)
+        keys = got.get(timeout=60)
+    assert [key.type for key in keys] == ["rsa", "ecdsa", "ed25519"]
+
+
+def test_a_deployment_that_ends_sooner_waits_for_no_key(tmp_path: Path) -> None:
+    """The programs are ended, and nobody is told that they failed."""
+    recorder = Recorder()
+    slow = tmp_path / "slow"
+    slow.write_text(f"#!/bin/sh\necho $$ >>{tmp_path}/pids\nexec sleep 100\n")
+    slow.chmod(0o755)
+    begun = time.monotonic()
+    with HostKeyMaker("root@web1", launcher=(str(slow),), reporter=Reporter(recorder)) as maker:
+        maker.hand_over(lambda _: None)
+        while not (tmp_path / "pids").exists() or len((tmp_path / "pids").read_text().split()) < 2:
+            time.sleep(0.01)
+    assert time.monotonic() - begun < 50
+    assert recorder.events == []
+    for pid in (tmp_path / "pids").read_text().split():
+        assert not os.path.exists(f"/proc/{pid}")
 
 
 def test_a_failing_program_leaves_the_keys_to_the_helper() -> None:

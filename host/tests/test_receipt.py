@@ -27,7 +27,6 @@ from snf_image_contract.job import (
     AssignHostname,
     ChangePassword,
     EnforcePersonality,
-    HostKey,
     InitializeDatasource,
     InstallUnattend,
     Job,
@@ -41,7 +40,6 @@ from snf_image_contract.job import (
     SwapPartition,
 )
 from snf_image_contract.job import ConfigureNetwork as Network
-from snf_image_contract.job import DeleteSSHKeys as HostKeys
 from snf_image_contract.names import ImageFormat, OsFamily, TaskName
 from snf_image_contract.secret import Secret
 from snf_image_host.copying import CopyResult
@@ -209,7 +207,6 @@ def test_nothing_secret_is_in_it() -> None:
         install_unattend=InstallUnattend(answer_file=secret, product_key=secret),
         enforce_personality=EnforcePersonality(files=(PersonalityFile(path="/etc/motd", contents=secret),)),
         run_custom_task=RunCustomTask(program=secret),
-        delete_ssh_keys=HostKeys(host_keys=(HostKey(type="rsa", private=secret, public="p"),)),
         configure_network=Network(nics=(Nic(mac="aa:00:00:00:00:01", ipv4="dhcp"),)),
         add_swap=AddSwap(swap=SwapPartition(number=2, megabytes=256)),
         skipped=(SkippedTask(task=TaskName.ADD_SWAP, reason="excluded"),),

@@ -13,7 +13,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Final, Self
 
 OUTPUT_LIMIT: Final = 16 * 1024 * 1024
@@ -166,11 +166,13 @@ def run(
     pass_fds: Sequence[int] = (),
     cwd: str = "/",
     output_limit: int = OUTPUT_LIMIT,
+    on_start: Callable[[Running], None] | None = None,
 ) -> Completed:
     """Run a program to its end and return its output.
 
     ``timeout`` in seconds; at its end the whole session is killed. ``stdin`` is given on a pipe (None:
     ``/dev/null``). A status that is not in ``accept`` (negative: a signal) raises :class:`ProcessError`.
+    ``on_start`` is given the program once it runs, so that another thread can stop it.
     """
     begun = time.monotonic()
     running = start(
@@ -183,6 +185,8 @@ def run(
         cwd=cwd,
     )
     with running:
+        if on_start is not None:
+            on_start(running)
         stdout, stderr, finished = _communicate(running, stdin, begun + timeout, output_limit)
         status = running.wait(max(0.0, begun + timeout - time.monotonic())) if finished else None
         if status is None:

@@ -117,7 +117,8 @@ def _hashes(guest: Guest, users: Sequence[str]) -> dict[str, Secret]:
         return {}
     method = _METHODS[family] if asked.method is None or asked.method == "auto" else asked.method
     _warn_if_unverifiable(guest, method)
-    return {name: hashing.make_hash(asked.password, method, family=family) for name in users}
+    hashes = hashing.Hashes(asked.password, asked.made_hashes, family=family)
+    return {name: hashes.next(method) for name in users}
 
 
 def _warn_if_unverifiable(guest: Guest, method: hashing.Method | None) -> None:

@@ -83,7 +83,8 @@ def _hashes(guest: Guest, users: Sequence[str]) -> dict[str, Secret]:
     if asked.password is None:
         return {}
     method = _method(guest)
-    return {name: hashing.make_hash(asked.password, method) for name in users}
+    hashes = hashing.Hashes(asked.password, asked.made_hashes)
+    return {name: hashes.next(method) for name in users}
 
 
 def _method(guest: Guest) -> hashing.Method:

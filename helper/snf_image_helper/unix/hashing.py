@@ -53,6 +53,26 @@ def make_hash(password: Secret, method: Method, *, family: OsFamily = OsFamily.L
     return Secret(made)
 
 
+class Hashes:
+    """Hashes of one password: those that the host made, each once, and when they run out, own ones."""
+
+    def __init__(
+        self, password: Secret, made: tuple[Secret, ...], *, family: OsFamily = OsFamily.LINUX
+    ) -> None:
+        self._password = password
+        self._made = list(made)
+        self._family = family
+
+    def next(self, method: Method) -> Secret:
+        """One by ``method`` that nobody has been given; errors as :func:`make_hash`."""
+        _check(self._password, method)
+        for made in self._made:
+            if method_of(made) == method:
+                self._made.remove(made)
+                return made
+        return make_hash(self._password, method, family=self._family)
+
+
 def method_of(password_hash: Secret) -> Method | None:
     """By which method a hash was made, None for one that only its owner knows."""
     text = password_hash.reveal().lstrip("!")

@@ -85,7 +85,7 @@ def _remove_named(guest: Guest, path: str) -> None:
 
 def make_host_keys(guest: Guest, old: tuple[OldKey, ...], comment: str) -> None:
     """Put a new key of each usual type where sshd looks for it, and where it had one of these types."""
-    keys: dict[str, HostKey] = {key.type: key for key in guest.job.delete_ssh_keys.host_keys}
+    keys: dict[str, HostKey] = {key.type: key for key in guest.host_keys()}
     for kind in KEY_TYPES:
         keys[kind] = keys.get(kind) or _generate(kind, comment)
     places: dict[str, str] = {f"{DIRECTORY}/ssh_host_{name}_key": name for name in keys}

@@ -22,7 +22,6 @@ _STAGES: Final = {
     "helper-start": "starting the helper",
     "customize": "customising the disk",
     "inspect": "inspecting the image",
-    "host-keys": "making SSH host keys",
 }
 _MIB: Final = 1024 * 1024
 

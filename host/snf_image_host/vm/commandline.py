@@ -11,9 +11,11 @@ import json
 from collections.abc import Sequence
 from typing import Final, Literal
 
+from snf_image_contract.job import PARAMETER_SERIAL, disk_serial
 from snf_image_host.vm import devices
 
 UsedAccelerator = Literal["kvm", "tcg"]
+Slots = Literal["read-write", "read-only"]
 
 TRANSLATION_BUFFER: Final = 256
 """MiB that TCG may use for translated code; left alone it reserves a gibibyte."""
@@ -45,8 +47,9 @@ class VmSpec:
     """What the command line says. All ``*_fd`` are descriptors that qemu inherits.
 
     ``memory`` in MiB. ``root_fd`` None: no root disk (the probe needs none). ``disks``: foreign helpers
-    only, the shipped one gets its disks while it runs. ``incoming``: it does not boot, it is going to be
-    told over QMP where a saved state is.
+    only, the shipped one gets its disks while it runs. ``slots``: it has devices for the first disk and the
+    medium from the start, with nothing behind them yet; how the first disk will be used. ``incoming``: it
+    does not boot, it is going to be told over QMP where a saved state is.
     """
 
     qemu: str
@@ -61,6 +64,7 @@ class VmSpec:
     serial_fds: tuple[int, ...]
     debug_port: bool = False
     disks: tuple[ColdDisk, ...] = ()
+    slots: Slots | None = None
     incoming: bool = False
 
     @property
@@ -83,6 +87,7 @@ def qemu_argv(spec: VmSpec) -> tuple[str, ...]:
         *_device_options(devices.random_device()),
         *([] if spec.root_fd is None else _root(spec.root_fd)),
         *_cold_disks(spec.disks),
+        *([] if spec.slots is None else _slots(read_only=spec.slots == "read-only")),
         *(["-incoming", "defer"] if spec.incoming else []),
     )
 
@@ -164,7 +169,8 @@ def _serial_ports(spec: VmSpec) -> list[str]:
 
 def _root(fd: int) -> list[str]:
     controller, disk = devices.root_disk()
-    node = devices.raw_node(node=devices.ROOT_NODE, fdset=1, is_block=False, read_only=True)
+    file = devices.file_node(fdset=1, is_block=False)
+    node = devices.raw_node(node=devices.ROOT_NODE, file=file, mode=devices.Mode(read_only=True))
     return [
         *_descriptor(fd, fdset=1),
         *_json_option("-blockdev", node),
@@ -179,22 +185,30 @@ def _cold_disks(disks: Sequence[ColdDisk]) -> list[str]:
     for index, disk in enumerate(disks):
         name, fdset = f"cold-{index}", index + 2
         words += _descriptor(disk.fd, fdset=fdset)
-        words += _json_option(
-            "-blockdev",
-            devices.raw_node(
-                node=name,
-                fdset=fdset,
-                is_block=disk.is_block,
-                read_only=disk.read_only,
-                direct=disk.direct,
-                discard=not disk.read_only,
-            ),
-        )
+        mode = devices.Mode(read_only=disk.read_only, direct=disk.direct, discard=not disk.read_only)
+        file = devices.file_node(fdset=fdset, is_block=disk.is_block)
+        words += _json_option("-blockdev", devices.raw_node(node=name, file=file, mode=mode))
         if disk.serial is None:
             words += _device_options(devices.floppy(node=name))
             continue
         words += _device_options(devices.virtio_disk(node=name, serial=disk.serial, slot=slot))
         slot += 1
+    return words
+
+
+def _slots(*, read_only: bool) -> list[str]:
+    """In each a disk comes into its place while the guest runs, which is quicker than adding a device.
+
+    ``read_only``: the first disk will be.
+    """
+    words: list[str] = []
+    for node, serial, slot, mode in (
+        (devices.FIRST_DISK_NODE, disk_serial(0), devices.FIRST_DISK_SLOT, devices.Mode(read_only=read_only)),
+        (devices.MEDIUM_NODE, PARAMETER_SERIAL, devices.MEDIUM_SLOT, devices.Mode(read_only=True)),
+    ):
+        block = devices.raw_node(node=node, file=devices.empty_node(), mode=mode)
+        words += _json_option("-blockdev", block)
+        words += _device_options(devices.virtio_disk(node=node, serial=serial, slot=slot))
     return words
 
 

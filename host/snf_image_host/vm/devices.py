@@ -6,6 +6,7 @@ to a default of qemu's that another release may change.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Final
 
 from snf_image_contract.job import HELPER_SERIAL
@@ -17,37 +18,55 @@ ROOT_NODE: Final = "helper-root"
 _SCSI_SLOT: Final = 2
 _RNG_SLOT: Final = 3
 FIRST_DISK_SLOT: Final = 4
-SLOTS: Final = 32
+MEDIUM_SLOT: Final = 31
+FIRST_DISK_NODE: Final = "disk-0"
+MEDIUM_NODE: Final = "parameters"
 
 
-def raw_node(
-    *, node: str, fdset: int, is_block: bool, read_only: bool, direct: bool = False, discard: bool = False
-) -> Json:
-    """A block node of raw bytes on a descriptor that qemu was given; formats are never probed (T-32)."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Mode:
+    """How a disk is used. ``direct``: past the page cache; ``discard``: what the guest discards is freed."""
+
+    read_only: bool
+    direct: bool = False
+    discard: bool = False
+
+    def options(self) -> Json:
+        return {
+            "read-only": self.read_only,
+            "discard": "unmap" if self.discard else "ignore",
+            "cache": {"direct": self.direct, "no-flush": False},
+        }
+
+
+def raw_node(*, node: str, file: Json | str, mode: Mode) -> Json:
+    """A block node of raw bytes, of another node or on a new one; formats are never probed (T-32)."""
+    return {"driver": "raw", "node-name": node, **mode.options(), "file": file}
+
+
+def file_node(*, fdset: int, is_block: bool) -> Json:
+    """What is below it: a file or a block device, on a descriptor that qemu was given."""
     return {
-        "driver": "raw",
-        "node-name": node,
-        "read-only": read_only,
-        "discard": "unmap" if discard else "ignore",
-        "cache": {"direct": direct, "no-flush": False},
-        "file": {
-            "driver": "host_device" if is_block else "file",
-            "filename": f"/dev/fdset/{fdset}",
-            # The disk is locked by the host process, for the whole deployment (R-DST-LOCAL-3).
-            "locking": "off",
-        },
+        "driver": "host_device" if is_block else "file",
+        "filename": f"/dev/fdset/{fdset}",
+        # The disk is locked by the host process, for the whole deployment (R-DST-LOCAL-3).
+        "locking": "off",
     }
 
 
-def served_node(*, node: str, connection: str, export: str, read_only: bool) -> Json:
-    """A block node of raw bytes behind a connection that qemu was given under a name."""
-    return {
-        "driver": "raw",
-        "node-name": node,
-        "read-only": read_only,
-        "discard": "ignore" if read_only else "unmap",
-        "file": {"driver": "nbd", "server": {"type": "fd", "str": connection}, "export": export},
-    }
+def served_node(*, connection: str, export: str) -> Json:
+    """The same behind a connection that qemu was given under a name."""
+    return {"driver": "nbd", "server": {"type": "fd", "str": connection}, "export": export}
+
+
+def empty_node() -> Json:
+    """The same while the disk is still to come: one sector of zeros."""
+    return {"driver": "null-co", "size": 512, "read-zeroes": True}
+
+
+def named(node: str, below: Json, mode: Mode) -> Json:
+    """``below`` as a node of its own, for :func:`raw_node` to name."""
+    return {"node-name": node, **mode.options(), **below}
 
 
 def virtio_disk(*, node: str, serial: str, slot: int) -> Json:

@@ -13,7 +13,7 @@ import resource
 from collections.abc import Iterator
 from typing import Protocol
 
-from snf_image_contract.job import PARAMETER_SERIAL, disk_serial
+from snf_image_contract.job import disk_serial
 from snf_image_host.disks import ServedDisk
 from snf_image_host.errors import NodeError
 from snf_image_host.vm import devices
@@ -75,11 +75,15 @@ def cold_disk(disk: HelperDisk) -> ColdDisk:
 
 
 class DiskAdder:
-    """Gives a running VM its disks, one after the other, on rising PCI slots."""
+    """Gives a running VM its disks, one after the other.
+
+    The first disk and the medium come behind the devices that the VM has for them, whose mode is theirs;
+    every other disk becomes a device of its own, on rising PCI slots.
+    """
 
     def __init__(self, qmp: Qmp) -> None:
         self._qmp = qmp
-        self._slot = devices.FIRST_DISK_SLOT
+        self._slot = devices.FIRST_DISK_SLOT + 1
 
     def add_disk(self, disk: HelperDisk | ServedDisk) -> None:
         """Add a disk of the instance under its serial; :class:`NodeError` if that cannot be."""
@@ -87,58 +91,61 @@ class DiskAdder:
             self._add_served(disk)
             return
         opened = reopen(disk.fd, read_only=disk.read_only)
+        mode = devices.Mode(read_only=disk.read_only, direct=opened.direct, discard=not disk.read_only)
         try:
-            self._add(
-                f"disk-{disk.index}",
-                disk_serial(disk.index),
-                opened,
-                is_block=disk.is_block,
-                read_only=disk.read_only,
-            )
+            with self._told(disk.index):
+                file = self._file(opened.fd, is_block=disk.is_block)
+                self._add(disk.index, file, mode)
         finally:
             os.close(opened.fd)
 
     def add_medium(self, fd: int) -> None:
-        """Add the parameter medium, read-only; it comes last, the helper waits for it."""
-        medium = Reopened(fd=fd, direct=False)
-        self._add("parameters", PARAMETER_SERIAL, medium, is_block=False, read_only=True)
+        """Add the parameter medium, read-only; it comes last."""
+        node = devices.MEDIUM_NODE
+        with self._told(None):
+            self._put(node, self._file(fd, is_block=False), devices.Mode(read_only=True))
 
     def _add_served(self, disk: ServedDisk) -> None:
         """A disk behind a URI: the VM gets a connection and never learns the URI."""
-        node, name = f"disk-{disk.index}", f"server-{disk.index}"
-        block = devices.served_node(node=node, connection=name, export=disk.export, read_only=disk.read_only)
-        with disk.connect() as connection, self._told(node):
+        name = f"server-{disk.index}"
+        mode = devices.Mode(read_only=disk.read_only, discard=not disk.read_only)
+        with disk.connect() as connection, self._told(disk.index):
             connection.settimeout(None)
             self._qmp.execute("getfd", {"fdname": name}, fds=(connection.fileno(),))
-            self._add_node(node, disk_serial(disk.index), block)
+            self._add(disk.index, devices.served_node(connection=name, export=disk.export), mode)
 
-    def _add(self, node: str, serial: str, opened: Reopened, *, is_block: bool, read_only: bool) -> None:
-        with self._told(node):
-            added = self._qmp.execute("add-fd", fds=(opened.fd,))
-            block = devices.raw_node(
-                node=node,
-                fdset=added["fdset-id"],
-                is_block=is_block,
-                read_only=read_only,
-                direct=opened.direct,
-                discard=not read_only,
-            )
-            self._add_node(node, serial, block)
+    def _file(self, fd: int, *, is_block: bool) -> devices.Json:
+        added = self._qmp.execute("add-fd", fds=(fd,))
+        return devices.file_node(fdset=added["fdset-id"], is_block=is_block)
 
-    def _add_node(self, node: str, serial: str, block: devices.Json) -> None:
-        self._qmp.execute("blockdev-add", block)
-        self._qmp.execute("device_add", devices.virtio_disk(node=node, serial=serial, slot=self._slot))
+    def _add(self, index: int, below: devices.Json, mode: devices.Mode) -> None:
+        node = f"disk-{index}"
+        if node == devices.FIRST_DISK_NODE:
+            self._put(node, below, mode)
+            return
+        self._qmp.execute("blockdev-add", devices.raw_node(node=node, file=below, mode=mode))
+        device = devices.virtio_disk(node=node, serial=disk_serial(index), slot=self._slot)
+        self._qmp.execute("device_add", device)
         self._slot += 1
 
+    def _put(self, node: str, below: devices.Json, mode: devices.Mode) -> None:
+        """Behind the device that is there for it."""
+        file = f"{node}-file"
+        self._qmp.execute("blockdev-add", devices.named(file, below, mode))
+        reopened = devices.raw_node(node=node, file=file, mode=mode)
+        self._qmp.execute("blockdev-reopen", {"options": [reopened]})
+
     @contextlib.contextmanager
-    def _told(self, node: str) -> Iterator[None]:
-        if self._slot >= devices.SLOTS:
-            most = devices.SLOTS - devices.FIRST_DISK_SLOT - 1
+    def _told(self, index: int | None) -> Iterator[None]:
+        """``index`` None: the medium."""
+        if index is not None and self._slot >= devices.MEDIUM_SLOT:
+            most = devices.MEDIUM_SLOT - devices.FIRST_DISK_SLOT
             raise NodeError(f"the helper VM takes at most {most} disks")
+        what = "the parameter medium" if index is None else f"disk {index}"
         try:
             yield
         except (QmpError, KeyError, TypeError) as error:
-            raise NodeError(f"{node} could not be added to the helper VM", details=(str(error),)) from None
+            raise NodeError(f"{what} could not be added to the helper VM", details=(str(error),)) from None
 
 
 def forbid_growth(pid: int, disks: tuple[HelperDisk | ServedDisk, ...]) -> None:

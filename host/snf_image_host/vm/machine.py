@@ -11,14 +11,22 @@ from collections.abc import Sequence
 from typing import Final, Self
 
 from snf_image_contract.events import Failed, Hello
-from snf_image_contract.job import PARAMETER_SERIAL, Job
+from snf_image_contract.job import (
+    PARAMETER_SERIAL,
+    SLOTS_FILLED,
+    SLOTS_WORD,
+    HostKey,
+    HostKeys,
+    Job,
+    dump_host_keys,
+)
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.disks import ServedDisk
 from snf_image_host.errors import NodeError, SnfImageError, UserError
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm.accelerator import Choice, HelperFiles, choose_accelerator
 from snf_image_host.vm.account import Account, account_for
-from snf_image_host.vm.commandline import ColdDisk, UsedAccelerator, kernel_words
+from snf_image_host.vm.commandline import ColdDisk, Slots, UsedAccelerator, kernel_words
 from snf_image_host.vm.console import Console
 from snf_image_host.vm.conversation import Bounds, Conversation
 from snf_image_host.vm.disks import DiskAdder, HelperDisk, cold_disk, forbid_growth
@@ -51,13 +59,15 @@ def start_helper(
     *,
     account: Account | None = None,
     choice: Choice | None = None,
+    slots: Slots = "read-write",
 ) -> HelperVm:
     """Start the helper VM and return at once, while it boots. To be called in the main thread.
 
-    ``account`` None: by :func:`account_for`; ``choice`` None: by :func:`choose_accelerator`. The result is
-    a context manager; leaving it leaves no process, socket or file behind.
+    ``slots``: how the instance's first disk is going to be used. ``account`` None: by :func:`account_for`;
+    ``choice`` None: by :func:`choose_accelerator`. The result is a context manager; leaving it leaves no
+    process, socket or file behind.
     """
-    vm = HelperVm(settings, image, reporter, evidence_dir)
+    vm = HelperVm(settings, image, reporter, evidence_dir, slots)
     try:
         vm.start(account, choice)
     except BaseException:
@@ -70,8 +80,14 @@ class HelperVm:
     """See :func:`start_helper`. A foreign helper (protocol ``text``) starts only with :meth:`run_job`."""
 
     def __init__(
-        self, settings: HelperSettings, image: HelperFiles, reporter: Reporter, evidence_dir: str
+        self,
+        settings: HelperSettings,
+        image: HelperFiles,
+        reporter: Reporter,
+        evidence_dir: str,
+        slots: Slots = "read-write",
     ) -> None:
+        self._slots: Slots = slots
         self.image = image
         self.choice = Choice(accelerator="tcg")
         self.account = Account.of_caller()
@@ -191,6 +207,11 @@ class HelperVm:
             total_seconds=round(gone - self._begun, 3),
         )
 
+    def send_host_keys(self, keys: tuple[HostKey, ...]) -> None:
+        """Send the keys of a job with ``host_keys_follow``; after :meth:`wait_ready`, from any thread."""
+        self._redaction.learn(HostKeys(keys=keys))
+        self._events_port.send(dump_host_keys(HostKeys(keys=keys)))
+
     def close(self) -> None:
         """End the VM if it runs, and give everything back. May be called twice."""
         if self._qemu is not None:
@@ -219,7 +240,9 @@ class HelperVm:
         )
         self._qemu = qemu
         image = self.image
-        words = kernel_words(image.cmdline, debug=self._settings.debug, extra=extra_words)
+        slots = None if self._foreign else self._slots
+        extra = [*([] if slots is None else [SLOTS_WORD]), *extra_words]
+        words = kernel_words(image.cmdline, debug=self._settings.debug, extra=extra)
         try:
             qemu.start(
                 kernel=image.kernel,
@@ -227,6 +250,7 @@ class HelperVm:
                 words=words,
                 root=image.root,
                 disks=disks,
+                slots=slots,
                 incoming=incoming,
             )
         except NodeError as error:
@@ -290,6 +314,7 @@ class HelperVm:
                     adder.add_disk(disk)
                 self._conversation.job_given = True
                 adder.add_medium(medium)
+                self._events_port.send(SLOTS_FILLED)
             except NodeError as error:
                 if qemu.wait(0.3) is None:
                     raise self._kept(error) from None

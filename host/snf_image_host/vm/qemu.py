@@ -18,7 +18,14 @@ from typing import Final, Self
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError
 from snf_image_host.vm.account import Account
-from snf_image_host.vm.commandline import TRANSLATION_BUFFER, ColdDisk, UsedAccelerator, VmSpec, qemu_argv
+from snf_image_host.vm.commandline import (
+    TRANSLATION_BUFFER,
+    ColdDisk,
+    Slots,
+    UsedAccelerator,
+    VmSpec,
+    qemu_argv,
+)
 from snf_image_host.vm.evidence import EvidenceFile, OutputTail
 from snf_image_host.vm.launcher import Limits, launcher
 from snf_image_host.vm.qmp import Qmp, QmpError
@@ -74,10 +81,12 @@ class Qemu:
         words: str,
         root: str | None,
         disks: Sequence[ColdDisk] = (),
+        slots: Slots | None = None,
         incoming: bool = False,
     ) -> None:
         """Start it and greet it. ``kernel``, ``initrd``, ``root``: files; ``words``: the kernel's.
-        ``incoming``: it waits for :meth:`restore` instead of booting.
+        ``disks``, ``slots``: see :class:`~snf_image_host.vm.commandline.VmSpec`. ``incoming``: it waits for
+        :meth:`restore` instead of booting.
 
         :class:`NodeError` with what qemu printed, if it does not come up. To be called in the main
         thread: the kernel ends the process when the thread that started it ends.
@@ -100,6 +109,7 @@ class Qemu:
                 serial_fds=tuple(port.theirs.fileno() for port in self._ports),
                 debug_port=self._settings.debug,
                 disks=tuple(disks),
+                slots=slots,
                 incoming=incoming,
             )
             self._spawn(spec)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from snf_image_contract.events import Failed, Warned
-from snf_image_contract.job import Job
+from snf_image_contract.job import HostKeys, Job
 from snf_image_contract.secret import MARKER, Secret
 
 MIN_LENGTH: Final = 4
@@ -26,17 +26,20 @@ class Redaction:
     """Knows nothing until a job is handed over; before that the helper has no secret."""
 
     def __init__(self) -> None:
+        self._needles: frozenset[str] = frozenset()
         self._text: re.Pattern[str] | None = None
         self._bytes: re.Pattern[bytes] | None = None
 
-    def learn(self, job: Job) -> None:
-        """From now on, take every secret of ``job`` out."""
+    def learn(self, job: Job | HostKeys) -> None:
+        """From now on, take every secret of ``job`` out, beside those that are known."""
         # Of a custom task's environment every value is wrapped, the ordinary ones too; what is secret among
         # them is in another field as well.
-        without = dataclasses.replace(job, environment=())
+        without = dataclasses.replace(job, environment=()) if isinstance(job, Job) else job
         needles = {needle for secret in _secrets(without) for needle in _needles(secret.reveal())}
-        if not needles:
+        if needles <= self._needles:
             return
+        needles |= self._needles
+        self._needles = frozenset(needles)
         # The longest first: one secret may be the beginning of another.
         ordered = sorted(needles, key=len, reverse=True)
         self._text = re.compile("|".join(map(re.escape, ordered)))

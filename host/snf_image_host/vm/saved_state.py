@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 
 from snf_image_contract.codec import ContractError
 from snf_image_contract.events import MAX_LINE, Hello, decode_event
-from snf_image_contract.job import CONTRACT_VERSION
+from snf_image_contract.job import CONTRACT_VERSION, SLOTS_WORD
 from snf_image_contract.secret import Secret
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.vm.accelerator import HelperFiles
@@ -79,10 +79,11 @@ def _spec(settings: HelperSettings, image: HelperFiles, accelerator: UsedAcceler
         cpus=settings.cpus,
         kernel_fd=0,
         initrd_fd=0,
-        kernel_words=kernel_words(image.cmdline, debug=False, extra=[PRELOAD_WORD]),
+        kernel_words=kernel_words(image.cmdline, debug=False, extra=[SLOTS_WORD, PRELOAD_WORD]),
         root_fd=0,
         qmp_fd=0,
         serial_fds=(0, 0, 0),
+        slots="read-write",
     )
 
 

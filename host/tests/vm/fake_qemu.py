@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
+import itertools
 import json
 import os
 import re
@@ -89,7 +91,7 @@ class Machine:
 
     def answer(self, message: dict[str, Any]) -> None:
         command, arguments = message["execute"], message.get("arguments", {})
-        if self.play == "qmp-refuses" and command == "device_add":
+        if self.play == "qmp-refuses" and command == "blockdev-reopen":
             self.qmp({"error": {"class": "GenericError", "desc": "no slot\x1b[2J"}, "id": message["id"]})
             return
         if self.play == "qmp-garbage" and command == "blockdev-add":
@@ -109,7 +111,10 @@ class Machine:
         if command == "qmp_capabilities":
             self.negotiated.set()
         if command == "device_add":
-            self.plugged(arguments)
+            self.plugged(arguments, self.nodes[arguments["drive"]])
+        if command == "blockdev-reopen":
+            [node] = arguments["options"]
+            self.plugged(self.slots[node["node-name"]], {**node, "file": self.nodes[node["file"]]})
 
     def result_of(self, command: str, arguments: dict[str, Any]) -> object:
         if command == "add-fd":
@@ -147,8 +152,16 @@ class Machine:
             os._exit(1)
         self.state_is_loaded.set()
 
-    def plugged(self, device: dict[str, Any]) -> None:
-        node = self.nodes[device["drive"]]
+    @functools.cached_property
+    def slots(self) -> dict[str, dict[str, Any]]:
+        """The devices that were on the command line with nothing behind them, by their node."""
+        options = [(option, value) for option, value in itertools.pairwise(sys.argv)]
+        nodes = [json.loads(value) for option, value in options if option == "-blockdev"]
+        empty = {node["node-name"]: node for node in nodes if node["file"]["driver"] == "null-co"}
+        devices = [json.loads(value) for option, value in options if option == "-device"]
+        return {device["drive"]: device for device in devices if device.get("drive") in empty}
+
+    def plugged(self, device: dict[str, Any], node: dict[str, Any]) -> None:
         fd = self.sets[node["file"]["filename"]]
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
         mode = {os.O_RDONLY: "ro", os.O_RDWR: "rw"}.get(flags & os.O_ACCMODE, "?")
@@ -183,7 +196,7 @@ class Helper:
         self.machine.raw_event(line.encode() + b"\n")
         self.seq += 1
 
-    def hello(self, version: int = 2) -> None:
+    def hello(self, version: int = 3) -> None:
         if not self.machine.restored:
             self.say("hello", contract_version=version, build="build-1")
             return
@@ -196,6 +209,9 @@ class Helper:
     def job(self) -> None:
         self.hello()
         self.machine.job_given.wait()
+        said = b""
+        while not said.lstrip(b"\n").startswith(b"slots filled\n"):
+            said += self.machine.ports["serial3"].recv(1)
 
     def accept(self) -> None:
         self.job()

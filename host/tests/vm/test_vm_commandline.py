@@ -9,7 +9,7 @@ import json
 import pytest
 
 from snf_image_host.vm import Account, Limits, launcher
-from snf_image_host.vm.commandline import ColdDisk, VmSpec, kernel_words, qemu_argv
+from snf_image_host.vm.commandline import ColdDisk, Slots, VmSpec, kernel_words, qemu_argv
 from snf_image_host.vm.medium import disk_letters
 
 SPEC = VmSpec(
@@ -98,6 +98,22 @@ def test_no_option_string_takes_a_value_from_outside() -> None:
 def test_the_debug_word() -> None:
     """R-HLP-11."""
     assert kernel_words("", debug=True) == "snf_image_activate_helper snf_image_debug_helper panic=-1"
+
+
+@pytest.mark.parametrize("mode", ["read-write", "read-only"])
+def test_slots_for_the_first_disk_and_the_medium(mode: Slots) -> None:
+    """R-HLP-4: devices with the serials that the helper looks for, and nothing behind them yet."""
+    argv = qemu_argv(dataclasses.replace(SPEC, slots=mode))
+    added = argv[len(qemu_argv(SPEC)) :]
+    nodes = [json.loads(value) for option, value in itertools.pairwise(added) if option == "-blockdev"]
+    devices = [json.loads(value) for option, value in itertools.pairwise(added) if option == "-device"]
+    assert argv[: len(qemu_argv(SPEC))] == qemu_argv(SPEC)
+    assert [node["file"]["driver"] for node in nodes] == ["null-co", "null-co"]
+    assert [node["read-only"] for node in nodes] == [mode == "read-only", True]
+    assert [(device["serial"], device["addr"]) for device in devices] == [
+        ("snf-disk-0", "0x4"),
+        ("snf-params", "0x1f"),
+    ]
 
 
 def test_cold_disks_for_foreign_helpers() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from snf_image_host.errors import NodeError
 from snf_image_host.vm import disks as disks_module
-from snf_image_host.vm.devices import FIRST_DISK_SLOT, SLOTS
+from snf_image_host.vm.devices import FIRST_DISK_SLOT, MEDIUM_SLOT
 from snf_image_host.vm.disks import DiskAdder, cold_disk, reopen
 from snf_image_host.vm.qmp import QmpError
 
@@ -67,7 +67,7 @@ def test_no_descriptor_is_left(disks: tuple[Disk, ...]) -> None:
         def execute(self, command: str, arguments: Any = None, *, fds: Any = ()) -> Any:
             raise QmpError("no")
 
-    with pytest.raises(NodeError, match="disk-0 could not be added to the helper VM"):
+    with pytest.raises(NodeError, match="disk 0 could not be added to the helper VM"):
         DiskAdder(Refusing()).add_disk(disks[0])  # type: ignore[arg-type] # a stand-in
     assert set(os.listdir("/proc/self/fd")) == before
 
@@ -76,12 +76,32 @@ def test_the_bus_has_an_end(disks: tuple[Disk, ...]) -> None:
     """R-HLP-4: told before qemu is asked for a slot that does not exist."""
     qmp = FakeQmp()
     adder = DiskAdder(qmp)  # type: ignore[arg-type] # a stand-in
-    for _ in range(FIRST_DISK_SLOT, SLOTS):
-        adder.add_disk(disks[0])
+    adder.add_disk(disks[0])
+    for _ in range(FIRST_DISK_SLOT + 1, MEDIUM_SLOT):
+        adder.add_disk(disks[1])
     addresses = [int(asked["addr"], 16) for command, asked in qmp.asked if command == "device_add"]
-    assert addresses == list(range(4, 32))
+    assert addresses == list(range(5, 31))
     with pytest.raises(NodeError, match="takes at most 27 disks"):
-        adder.add_medium(disks[0].fd)
+        adder.add_disk(disks[1])
+
+
+def test_the_first_disk_and_the_medium_come_behind_devices_that_are_there(disks: tuple[Disk, ...]) -> None:
+    """R-HLP-4: nothing is added to the bus for them, which costs the guest more than a job."""
+    qmp = FakeQmp()
+    adder = DiskAdder(qmp)  # type: ignore[arg-type] # a stand-in
+    adder.add_disk(disks[0])
+    adder.add_medium(disks[0].fd)
+    assert [command for command, _ in qmp.asked] == ["add-fd", "blockdev-add", "blockdev-reopen"] * 2
+    reopened = [asked["options"] for command, asked in qmp.asked if command == "blockdev-reopen"]
+    added = [asked for command, asked in qmp.asked if command == "blockdev-add"]
+    assert [[(node["node-name"], node["file"])] for [node] in reopened] == [
+        [("disk-0", "disk-0-file")],
+        [("parameters", "parameters-file")],
+    ]
+    assert [(node["node-name"], node["read-only"]) for node in added] == [
+        ("disk-0-file", False),
+        ("parameters-file", True),
+    ]
 
 
 def test_block_devices_are_opened_as_such(disks: tuple[Disk, ...]) -> None:

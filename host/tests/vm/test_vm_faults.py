@@ -57,7 +57,7 @@ def test_disks_are_added_in_order_and_the_medium_last(
     start_vm("good").run_job(job, disks)
     plugged = [json.loads(line.split("PLUGGED ")[1]) for line in recorder.console if "PLUGGED" in line]
     assert [disk["serial"] for disk in plugged] == ["snf-disk-0", "snf-disk-1", "snf-params"]
-    assert [int(disk["addr"], 16) for disk in plugged] == [4, 5, 6]
+    assert [int(disk["addr"], 16) for disk in plugged] == [4, 5, 31]
     assert [disk["mode"] for disk in plugged] == ["rw", "ro", "ro"]
     assert [disk["read-only"] for disk in plugged] == [False, True, True]
     assert [disk["discard"] for disk in plugged] == ["unmap", "ignore", "ignore"]
@@ -133,11 +133,11 @@ FAULTS = {
     # The node and qemu.
     "disk-fault": (NodeError, "disk 0: read failed on the node: Input/output error"),
     "full-disk": (NodeError, "no space left where the disk is stored"),
-    "qmp-refuses": (NodeError, "disk-0 could not be added"),
-    "qmp-garbage": (NodeError, "disk-0 could not be added"),
-    "qmp-wrong-id": (NodeError, "disk-0 could not be added"),
-    "qmp-flood": (NodeError, "disk-0 could not be added"),
-    "qmp-long-line": (NodeError, "disk-0 could not be added"),
+    "qmp-refuses": (NodeError, "disk 0 could not be added"),
+    "qmp-garbage": (NodeError, "disk 0 could not be added"),
+    "qmp-wrong-id": (NodeError, "disk 0 could not be added"),
+    "qmp-flood": (NodeError, "disk 0 could not be added"),
+    "qmp-long-line": (NodeError, "disk 0 could not be added"),
 }
 
 

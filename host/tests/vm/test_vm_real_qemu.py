@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from snf_image_contract.events import Succeeded
-from snf_image_contract.job import ChangePassword, Job
+from snf_image_contract.job import CONTRACT_VERSION, ChangePassword, Job
 from snf_image_contract.secret import Secret
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import HelperError, NodeError
@@ -69,7 +69,7 @@ class TinyHelper:
         return self
 
     def hello(self) -> TinyHelper:
-        return self.say({"kind": "hello", "contract_version": 2, "build": "build-1"})
+        return self.say({"kind": "hello", "contract_version": CONTRACT_VERSION, "build": "build-1"})
 
     def wait_for_slot(self, slot: int) -> TinyHelper:
         """Poll the PCI configuration space until there is a device."""
@@ -78,6 +78,15 @@ class TinyHelper:
             b"\xba\xfc\x0c\x66\xed\x66\x83\xf8\xff"  # in eax; cmp eax, -1
         )
         self._code += b"\x74" + struct.pack("<b", -(6 + 5 + 5 + 4 + 2))
+        return self
+
+    def wait_for_job(self) -> TinyHelper:
+        """Until the host has said that the slots are filled, or anything else that ends a line."""
+        status, data = struct.pack("<H", EVENTS + 5), struct.pack("<H", EVENTS)
+        again = len(self._code)
+        self._code += b"\xba" + status + b"\xec\xa8\x01\x74\xf8"  # until there is a byte
+        self._code += b"\xba" + data + b"\xec\x3c\x0a"  # in al; cmp al, line feed
+        self._code += b"\x75" + struct.pack("<b", again - len(self._code) - 2)
         return self
 
     def power_off(self) -> TinyHelper:
@@ -112,8 +121,9 @@ class TinyHelper:
 def good(disks: int) -> TinyHelper:
     """Hello; disks and medium; one task; success; off."""
     helper = TinyHelper().send(CONSOLE, b"tiny\r\n").hello()
-    for slot in range(FIRST_DISK_SLOT, FIRST_DISK_SLOT + disks + 1):
+    for slot in range(FIRST_DISK_SLOT, FIRST_DISK_SLOT + disks):
         helper.wait_for_slot(slot)
+    helper.wait_for_job()
     helper.say({"kind": "job-accepted"}, {"kind": "succeeded"}, first=1)
     return helper.send(RESULT, b"SUCCESS\n").power_off()
 
@@ -270,16 +280,14 @@ def test_no_secret_is_in_argv_or_environment(
 
 def test_a_guest_that_restarts_has_failed(start_tiny: StartTiny, job: Job, disks: tuple[Disk, ...]) -> None:
     """R-HLP-9, T-45: qemu's status is 0, but the guest did not power itself off."""
-    helper = (
-        TinyHelper().hello().wait_for_slot(FIRST_DISK_SLOT + len(disks)).send(RESULT, b"SUCCESS\n").restart()
-    )
+    helper = TinyHelper().hello().wait_for_job().send(RESULT, b"SUCCESS\n").restart()
     with pytest.raises(HelperError, match="the helper restarted itself"):
         start_tiny(helper).run_job(job, disks)
 
 
 def test_a_guest_that_hangs_is_ended(start_tiny: StartTiny, job: Job, disks: tuple[Disk, ...]) -> None:
     """R-HLP-10: the real qemu ends by SIGTERM, with status 0, and that is not taken for success."""
-    helper = TinyHelper().hello().wait_for_slot(FIRST_DISK_SLOT).send(RESULT, b"SUCCESS\n").hang()
+    helper = TinyHelper().hello().wait_for_job().send(RESULT, b"SUCCESS\n").hang()
     with pytest.raises(HelperError, match="it was ended by SIGTERM"):
         start_tiny(helper, soft_timeout=0.5).run_job(job, disks)
 
@@ -306,7 +314,7 @@ def test_a_guest_that_floods_a_port(
     port: int, start_tiny: StartTiny, job: Job, disks: tuple[Disk, ...], recorder: Recorder
 ) -> None:
     """R-MON-9, R-HLP-8: the events end the deployment, the other ports harm nobody until its time is up."""
-    helper = TinyHelper().hello().wait_for_slot(FIRST_DISK_SLOT + len(disks))
+    helper = TinyHelper().hello().wait_for_job()
     helper.send(port, b"\x1b[2J\xff flood ", forever=True)
     with pytest.raises(HelperError, match=r"rules of its conversation|ended by SIGTERM"):
         start_tiny(helper, soft_timeout=1.0).run_job(job, disks)
