@@ -23,6 +23,8 @@ HELPER_SERIAL: Final = "snf-helper"
 DISK_SERIAL_PREFIX: Final = "snf-disk-"
 SLOTS_WORD: Final = "snf_image_slots"
 """On the kernel's command line: disk 0 and the medium have slots, devices that are there before their disks."""
+MEDIUM_SIZE: Final = 128 * 1024 * 1024
+"""Bytes of the parameter medium, whatever is on it, so that a slot's size is right before it is filled."""
 SLOTS_FILLED: Final = b"slots filled\n"
 """What the host then says on the port of the helper's events, when every disk is in its place."""
 

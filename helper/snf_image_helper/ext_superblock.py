@@ -39,7 +39,11 @@ _KNOWN: Final = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ExtSuperblock:
-    """The fields that matter. ``unknown``: features no tool of the helper knows, as text."""
+    """The fields that matter. ``unknown``: features no tool of the helper knows, as text.
+
+    ``mounted_since_check``: it was mounted after it was last checked, or made; e2fsprogs asks for a check of
+    everything then, before it grows a file system.
+    """
 
     blocks: int
     block_size: int
@@ -47,6 +51,7 @@ class ExtSuperblock:
     errors: bool
     needs_recovery: bool
     is_64bit: bool
+    mounted_since_check: bool
     unknown: tuple[str, ...]
 
     @property
@@ -80,8 +85,15 @@ def read_superblock(read: Read) -> ExtSuperblock:
         errors=bool(state & _STATE_ERRORS),
         needs_recovery=bool(masks[1] & _INCOMPAT_RECOVER),
         is_64bit=wide,
+        mounted_since_check=_time(block, 64, 0x277) < _time(block, 44, 0x275),
         unknown=tuple(_unknown(masks)),
     )
+
+
+def _time(block: bytes, low: int, high: int) -> int:
+    """Seconds since the epoch, in 40 bits at two places."""
+    seconds: int = struct.unpack_from("<I", block, low)[0]
+    return seconds | block[high] << 32
 
 
 def _unknown(masks: tuple[int, int, int]) -> list[str]:

@@ -30,13 +30,20 @@ from snf_image_contract.job import (
     MAX_JOB_BYTES,
     PARAMETER_SERIAL,
     SLOTS_WORD,
+    AssignHostname,
+    HostKey,
+    HostKeys,
     Job,
+    dump_host_keys,
+    dump_job,
+    load_host_keys,
     load_job,
 )
-from snf_image_helper import slots
+from snf_image_contract.secret import Secret
 from snf_image_helper.errors import TaskError
 from snf_image_helper.from_host import FromHost, no_host_keys
 from snf_image_helper.report import Reporter, clip, clip_all, fd_sender
+from snf_image_helper.slots import FirstDiskSlot
 
 RESULT_PORT: Final = "/dev/ttyS1"
 EVENT_PORT: Final = "/dev/ttyS2"
@@ -116,10 +123,10 @@ def serve(words: list[str]) -> None:
             from snf_image_helper.preload import preload  # noqa: PLC0415 - only where a state is to be saved
 
             preload()
-        if slotted := SLOTS_WORD in words:
-            slots.let_go()
+            rehearse()
+        slot = FirstDiskSlot() if SLOTS_WORD in words else None
         report.emit(Hello(contract_version=CONTRACT_VERSION, build=build_id()))
-        failure = attempt(report, FromHost(events), slotted=slotted)
+        failure = attempt(report, FromHost(events), slot)
         if failure is None:
             report.emit(Succeeded())
         else:
@@ -138,14 +145,16 @@ def tell(port: int, text: str) -> None:
     termios.tcdrain(port)
 
 
-def attempt(report: Reporter, host: FromHost, *, slotted: bool) -> Failed | None:
-    """Do the job; None if it is done, else the terminal event. ``slotted``: its disks come into slots."""
+def attempt(report: Reporter, host: FromHost, slot: FirstDiskSlot | None) -> Failed | None:
+    """Do the job; None if it is done, else the terminal event. ``slot``: where its first disk comes."""
     # Imported while the host is still copying, not while it waits for the job to be done.
     from snf_image_helper.runner import run_job  # noqa: PLC0415
 
     try:
-        if slotted:
+        rehearse()
+        if slot is not None:
             await_slots(host, report)
+            slot.take()
         job = await_job(lambda: answer(host, report))
         set_clock(job.clock)
         take_entropy(job)
@@ -198,11 +207,16 @@ def open_port(path: str) -> Iterator[int]:
         os.close(fd)
 
 
+def rehearse() -> None:
+    """Read a job that asks for nothing: what decoding looks up at its first use is looked up by then."""
+    load_job(dump_job(Job(instance="", clock=0, disks=(), assign_hostname=AssignHostname(name=""))))
+    load_host_keys(dump_host_keys(HostKeys(keys=(HostKey(type="rsa", private=Secret(""), public=""),))))
+
+
 def await_slots(host: FromHost, report: Reporter) -> None:
-    """Wait, for as long as the host copies, until the disks are in their slots; then take them."""
+    """Wait, for as long as the host copies, until the disks are in their slots."""
     while not host.slots_filled:
         answer(host, report, seconds=_IDLE_SECONDS)
-    slots.take()
 
 
 def await_job(pause: Callable[[], None]) -> Job:

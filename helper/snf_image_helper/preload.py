@@ -13,6 +13,7 @@ from snf_image_process import ProcessError, run
 
 _PROGRAMS: Final = ("e2fsck", "resize2fs", "mkswap", "tune2fs")
 _LATER: Final = (
+    "_ped",
     "hashlib",
     "tempfile",
     "yaml",

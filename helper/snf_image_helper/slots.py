@@ -1,8 +1,8 @@
 """Slots: virtio disks that the VM has from its start, behind which the host puts the real ones later.
 
-To add a device to a running VM costs its kernel a third of a second under emulation: ACPI, the PCI bus, its
-resources. A slot is found once, before there is anything to do. The kernel lets go of it until it is filled,
-and so reads size and partitions of what is in it by then.
+To add a device to a running VM costs its kernel a third of a second under emulation: ACPI, the PCI bus,
+resources. A slot is found once, before there is anything to do. The medium's has the size that media have.
+The first disk's has not: the kernel lets go of it until it is filled, and then finds its size and partitions.
 """
 
 from __future__ import annotations
@@ -10,24 +10,35 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from snf_image_contract.job import disk_serial
+from snf_image_helper.errors import TaskError
+
+SYS_BLOCK: Final = "/sys/block"
 DRIVER: Final = "/sys/bus/virtio/drivers/virtio_blk"
-BUS: Final = "/sys/bus/virtio"
 
 
-def let_go() -> None:
-    """Have the kernel forget the slots, which are empty; OSError."""
-    for name in sorted(os.listdir(DRIVER)):
-        if name.startswith("virtio"):
-            _write(f"{DRIVER}/unbind", name)
+class FirstDiskSlot:
+    """The slot of the instance's first disk, empty and let go of; OSError and :class:`TaskError`."""
+
+    def __init__(self) -> None:
+        self._device = _device_of(disk_serial(0))
+        _write(f"{DRIVER}/unbind", self._device)
+
+    def take(self) -> None:
+        """Have the kernel drive what is in the slot now; OSError."""
+        _write(f"{DRIVER}/bind", self._device)
 
 
-def take() -> None:
-    """Have the kernel take every device that it let go of, in their order on the bus; OSError."""
-    # A device's real path has its address on the PCI bus, so that the first disk comes first.
-    devices = [os.path.realpath(f"{BUS}/devices/{name}") for name in os.listdir(f"{BUS}/devices")]
-    for device in sorted(devices):
-        if not os.path.exists(f"{device}/driver"):
-            _write(f"{BUS}/drivers_probe", os.path.basename(device))
+def _device_of(serial: str) -> str:
+    """Its name on the virtio bus."""
+    for name in sorted(os.listdir(SYS_BLOCK)):
+        path = f"{SYS_BLOCK}/{name}/serial"
+        if not os.path.exists(path):
+            continue
+        with open(path, encoding="ascii") as file:
+            if file.read().strip() == serial:
+                return os.path.basename(os.readlink(f"{SYS_BLOCK}/{name}/device"))
+    raise TaskError(f"there is no slot for disk {serial}")
 
 
 def _write(path: str, text: str) -> None:

@@ -377,62 +377,58 @@ def test_a_disk_is_found_by_its_serial(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A virtio bus with a driven device, and two slots that nobody drives; files take what is written."""
-    for number, (address, driven) in enumerate((("03.0", True), ("1f.0", False), ("04.0", False))):
-        device = tmp_path / f"pci0000:00/0000:00:{address}/virtio{number}"
-        device.mkdir(parents=True)
-        if driven:
-            (device / "driver").mkdir()
-        (tmp_path / "bus/devices").mkdir(parents=True, exist_ok=True)
-        (tmp_path / f"bus/devices/virtio{number}").symlink_to(device)
-    driver = tmp_path / "driver"
-    driver.mkdir()
-    for name in ("virtio1", "virtio2", "module", "uevent"):
-        (driver / name).touch()
-    for path in (driver / "unbind", tmp_path / "bus/drivers_probe"):
-        path.touch()
-    monkeypatch.setattr(slots, "BUS", str(tmp_path / "bus"))
-    monkeypatch.setattr(slots, "DRIVER", str(driver))
-    return tmp_path
-
-
-def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
-    """What is written to files, in order."""
-    seen: list[tuple[str, bytes]] = []
+def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
+    """The kernel's view of two virtio disks and another one; what is written to the driver, in order."""
+    for name, serial, device in (
+        ("sda", None, "0:0"),
+        ("vda", "snf-params", "virtio3"),
+        ("vdb", "snf-disk-0", "virtio2"),
+    ):
+        path = tmp_path / "block" / name
+        path.mkdir(parents=True)
+        (tmp_path / device).mkdir()
+        (path / "device").symlink_to(tmp_path / device)
+        if serial is not None:
+            (path / "serial").write_text(serial)
+    for name in ("bind", "unbind"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(slots, "SYS_BLOCK", str(tmp_path / "block"))
+    monkeypatch.setattr(slots, "DRIVER", str(tmp_path))
+    written: list[tuple[str, bytes]] = []
     write = os.write
 
     def spy(fd: int, data: bytes) -> int:
-        seen.append((os.path.basename(os.readlink(f"/proc/self/fd/{fd}")), data))
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        if path.startswith(str(tmp_path)):
+            written.append((os.path.basename(path), data))
         return write(fd, data)
 
     monkeypatch.setattr(os, "write", spy)
-    return seen
+    return written
 
 
-def test_slots_are_let_go_of_and_taken_in_the_order_of_their_addresses(
-    bus: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_first_disks_slot_is_let_go_of_and_taken(slot: list[tuple[str, bytes]]) -> None:
+    """R-HLP-4: what the kernel found in the empty slot is forgotten; the medium's stays as it is."""
+    first = slots.FirstDiskSlot()
+    assert slot == [("unbind", b"virtio2")]
+    first.take()
+    assert slot == [("unbind", b"virtio2"), ("bind", b"virtio2")]
+
+
+def test_a_vm_without_the_slot_that_was_announced(
+    tmp_path: Path, slot: list[tuple[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R-HLP-4: what the kernel found in an empty slot is forgotten; the first disk is the first one."""
-    seen = written(monkeypatch)
-    slots.let_go()
-    slots.take()
-    assert seen == [
-        ("unbind", b"virtio1"),
-        ("unbind", b"virtio2"),
-        ("drivers_probe", b"virtio2"),
-        ("drivers_probe", b"virtio1"),
-    ]
+    (tmp_path / "block/vdb/serial").write_text("another")
+    with pytest.raises(TaskError, match="no slot for disk snf-disk-0"):
+        slots.FirstDiskSlot()
+    assert slot == []
 
 
 def test_a_helper_with_slots_waits_until_they_are_filled(
-    machine: Machine, bus: Path, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, slot: list[tuple[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R-HLP-4, R-HLP-14: hello and signs of life before, the job after."""
     doing(monkeypatch, lambda _, report: report.emit(JobAccepted()))
-    order: list[str] = []
-    monkeypatch.setattr(slots, "let_go", lambda: order.append("let go"))
-    monkeypatch.setattr(slots, "take", lambda: order.append("take"))
     worker = threading.Thread(target=init.serve, args=([SLOTS_WORD],))
     worker.start()
     while b"hello" not in machine.events.got:
@@ -440,10 +436,10 @@ def test_a_helper_with_slots_waits_until_they_are_filled(
     os.write(machine.events.master, b"\n")
     while b"awake" not in machine.events.got:
         time.sleep(0.01)
-    assert order == ["let go"]
+    assert slot == [("unbind", b"virtio2")]
     os.write(machine.events.master, SLOTS_FILLED)
     worker.join(10)
-    assert order == ["let go", "take"]
+    assert slot == [("unbind", b"virtio2"), ("bind", b"virtio2")]
     assert machine.result.close() == b"SUCCESS\n"
 
 

@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import struct
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +24,7 @@ from snf_image_helper.errors import ImageError, TaskError
 from snf_image_helper.ext_superblock import read_superblock
 from snf_image_helper.filesystems import whole
 from snf_image_helper.machine import Machine
-from snf_image_process import run
+from snf_image_process import Completed, run
 from trees import Node, RecordingReporter, make_job
 
 TREE: dict[str, Node] = {"/etc/hostname": "old\n", "/big": b"x" * 300_000}
@@ -86,6 +88,40 @@ def volume(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> O
 
 def sound(path: Path) -> bool:
     return run(["e2fsck", "-f", "-n", str(path)], timeout=60, accept=(0, 4)).status == 0
+
+
+def mount_after_check(volume: OneVolume) -> None:
+    """Set the time of the last mount to a second after that of the last check."""
+    volume.patch(SUPERBLOCK + 44, "<I", volume.field(SUPERBLOCK + 64, "<I") + 1)
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_everything_is_checked_if_it_was_in_use_since_it_was_checked(
+    volume: OneVolume, monkeypatch: pytest.MonkeyPatch, *, mounted: bool
+) -> None:
+    """R-TASK-FSU-2: in preen mode always, with force by the rule that resize2fs has."""
+    seen: list[Sequence[str]] = []
+
+    def spy(argv: Sequence[str], **given: Any) -> Completed:
+        seen.append(argv)
+        return run(argv, **given)
+
+    monkeypatch.setattr(filesystem_resize, "run", spy)
+    if mounted:
+        mount_after_check(volume)
+    filesystem_resize.unmounted(volume.machine())
+    assert seen[0][:-1] == (["e2fsck", "-f", "-p"] if mounted else ["e2fsck", "-p"])
+    assert sound(volume.path)
+
+
+def test_the_time_of_a_check_has_forty_bits(volume: OneVolume) -> None:
+    """R-TASK-FSU-2: a file system of the year 2110 that was mounted in 2040."""
+    volume.patch(SUPERBLOCK + 44, "<I", 0x84000000)
+    volume.patch(SUPERBLOCK + 64, "<I", 0x08000000)
+    volume.patch(SUPERBLOCK + 0x277, "B", 1)
+    with volume.path.open("rb") as stream:
+        read = read_superblock(lambda at, length: os.pread(stream.fileno(), length, at))
+    assert not read.mounted_since_check
 
 
 @pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])
@@ -174,6 +210,7 @@ def test_errors_that_e2fsck_corrects_are_no_failure(volume: OneVolume) -> None:
     """R-TASK-FSU-2, T-59: status 1; here a wrong count of links."""
     argv = ["debugfs", "-w", "-R", "set_inode_field big links_count 5", str(volume.path)]
     run(argv, timeout=30)
+    mount_after_check(volume)
     assert run(["e2fsck", "-f", "-n", str(volume.path)], timeout=60, accept=(4,)).status == 4
     filesystem_resize.unmounted(volume.machine())
     assert sound(volume.path)
@@ -187,6 +224,7 @@ def test_errors_that_preen_mode_does_not_correct_fail(volume: OneVolume) -> None
     block_size = 1024 << volume.field(SUPERBLOCK + 24, "<I")
     # The root directory's inode, number 2, becomes a FIFO.
     volume.patch(int(inode_table) * block_size + volume.field(SUPERBLOCK + 88, "<H"), "<H", 0x1000)
+    mount_after_check(volume)
     with pytest.raises(ImageError, match="the check of the file system failed: exit status 4"):
         filesystem_resize.unmounted(volume.machine())
 
@@ -235,7 +273,7 @@ def test_block_numbers_of_32_bits_end_at_16_tib() -> None:
 
 def test_a_resize_that_fails_is_told(volume: OneVolume, monkeypatch: pytest.MonkeyPatch) -> None:
     """R-TASK-FSU-2: the program's reason, and whose fault it is."""
-    monkeypatch.setattr(filesystem_resize, "_check", lambda *_: None)
+    monkeypatch.setattr(filesystem_resize, "_check", lambda *_, everything: None)
     monkeypatch.setattr(
         filesystem_resize, "_resize_argv", lambda device, blocks: ["resize2fs", "-f", device, "1"]
     )

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from snf_image_contract.job import PARAMETER_SERIAL, disk_serial
+from snf_image_contract.job import MEDIUM_SIZE, PARAMETER_SERIAL, disk_serial
 from snf_image_host.vm import devices
 
 UsedAccelerator = Literal["kvm", "tcg"]
@@ -19,6 +19,7 @@ Slots = Literal["read-write", "read-only"]
 
 TRANSLATION_BUFFER: Final = 256
 """MiB that TCG may use for translated code; left alone it reserves a gibibyte."""
+_SECTOR: Final = 512
 _DENIED: Final = ("obsolete", "elevateprivileges", "spawn", "resourcecontrol")
 _CPU: Final[dict[UsedAccelerator, str]] = {
     # Nested virtualisation is of no use to the helper, and a way to attack the host's kernel.
@@ -202,13 +203,16 @@ def _slots(*, read_only: bool) -> list[str]:
     ``read_only``: the first disk will be.
     """
     words: list[str] = []
-    for node, serial, slot, mode in (
-        (devices.FIRST_DISK_NODE, disk_serial(0), devices.FIRST_DISK_SLOT, devices.Mode(read_only=read_only)),
-        (devices.MEDIUM_NODE, PARAMETER_SERIAL, devices.MEDIUM_SLOT, devices.Mode(read_only=True)),
+    disk = devices.virtio_disk(
+        node=devices.FIRST_DISK_NODE, serial=disk_serial(0), slot=devices.FIRST_DISK_SLOT
+    )
+    medium = devices.virtio_disk(node=devices.MEDIUM_NODE, serial=PARAMETER_SERIAL, slot=devices.MEDIUM_SLOT)
+    for device, size, mode in (
+        (disk, _SECTOR, devices.Mode(read_only=read_only)),
+        (medium, MEDIUM_SIZE, devices.Mode(read_only=True)),
     ):
-        block = devices.raw_node(node=node, file=devices.empty_node(), mode=mode)
-        words += _json_option("-blockdev", block)
-        words += _device_options(devices.virtio_disk(node=node, serial=serial, slot=slot))
+        node = devices.raw_node(node=device["drive"], file=devices.empty_node(size), mode=mode)
+        words += [*_json_option("-blockdev", node), *_device_options(device)]
     return words
 
 

@@ -59,9 +59,9 @@ def served_node(*, connection: str, export: str) -> Json:
     return {"driver": "nbd", "server": {"type": "fd", "str": connection}, "export": export}
 
 
-def empty_node() -> Json:
-    """The same while the disk is still to come: one sector of zeros."""
-    return {"driver": "null-co", "size": 512, "read-zeroes": True}
+def empty_node(size: int) -> Json:
+    """The same while the disk is still to come: ``size`` zeros."""
+    return {"driver": "null-co", "size": size, "read-zeroes": True}
 
 
 def named(node: str, below: Json, mode: Mode) -> Json:

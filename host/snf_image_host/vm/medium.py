@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from snf_image_contract.job import Job, Variable, dump_job
+from snf_image_contract.job import MEDIUM_SIZE, Job, Variable, dump_job
 from snf_image_host.errors import NodeError, UserError
 from snf_image_process import ProcessError, run
 
@@ -58,11 +58,11 @@ def build_medium(files: Sequence[MediumFile], *, floppy: bool = False) -> int:
     """An ext2 image that holds ``files``: a read-only descriptor of sealed anonymous memory.
 
     The caller closes it. As a ``floppy`` it has exactly 1440 KiB, and :class:`UserError` if that is not
-    enough; otherwise it is as large as need be (T-41).
+    enough; otherwise the file system is as large as need be (T-41), and the image as its slot.
     """
     content = sum(len(file.content) for file in files)
     size = FLOPPY_BYTES if floppy else _size_for(content)
-    image = _memory("snf-image-medium", size)
+    image = _memory("snf-image-medium", FLOPPY_BYTES if floppy else max(size, MEDIUM_SIZE))
     try:
         _make_file_system(image, files, size=size, block=1024 if floppy else 4096)
         # Whoever gets this descriptor, and whatever they do with it, reads what was put there.

@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from snf_image_contract.job import MEDIUM_SIZE
 from snf_image_host.vm import Account, Limits, launcher
 from snf_image_host.vm.commandline import ColdDisk, Slots, VmSpec, kernel_words, qemu_argv
 from snf_image_host.vm.medium import disk_letters
@@ -110,6 +111,7 @@ def test_slots_for_the_first_disk_and_the_medium(mode: Slots) -> None:
     assert argv[: len(qemu_argv(SPEC))] == qemu_argv(SPEC)
     assert [node["file"]["driver"] for node in nodes] == ["null-co", "null-co"]
     assert [node["read-only"] for node in nodes] == [mode == "read-only", True]
+    assert [node["file"]["size"] for node in nodes] == [512, MEDIUM_SIZE]
     assert [(device["serial"], device["addr"]) for device in devices] == [
         ("snf-disk-0", "0x4"),
         ("snf-params", "0x1f"),
