@@ -22,7 +22,7 @@ PARAMETER_SERIAL: Final = "snf-params"
 HELPER_SERIAL: Final = "snf-helper"
 DISK_SERIAL_PREFIX: Final = "snf-disk-"
 SLOTS_WORD: Final = "snf_image_slots"
-"""On the kernel's command line: disk 0 and the medium have slots, devices that are there before their disks."""
+"""On the kernel's command line: disk 0 and the medium have slots, devices that were there before them."""
 MEDIUM_SIZE: Final = 128 * 1024 * 1024
 """Bytes of the parameter medium, whatever is on it, so that a slot's size is right before it is filled."""
 SLOTS_FILLED: Final = b"slots filled\n"

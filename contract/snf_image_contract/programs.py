@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import IO, Final
 
 _INTERPRETERS: Final = {"/bin/sh": "sh", "/bin/bash": "bash", "/usr/bin/python3": "python3"}
+_ELF: Final = b"\x7fELF"
+_MAX_FIRST_LINE: Final = 4096
 _ALIASES: Final = {"/usr/bin/sh": "/bin/sh", "/usr/bin/bash": "/bin/bash", "/bin/python3": "/usr/bin/python3"}
+
+
+def words_before(file: IO[bytes]) -> list[str]:
+    """What an executable file needs before its own name; nothing for one that the kernel runs by itself.
+
+    ``file``: at its beginning. Errors as :func:`interpreter`, and OSError.
+    """
+    begin = file.read(_MAX_FIRST_LINE)
+    return [] if begin.startswith(_ELF) else interpreter(begin)
 
 
 def interpreter(program: bytes) -> list[str]:

@@ -8,13 +8,11 @@ import shutil
 import stat
 
 from snf_image_contract.names import MAX_OPERATOR_TASKS, operator_task_place
-from snf_image_contract.programs import interpreter
+from snf_image_contract.programs import words_before
 
 FOLDER = "tasks"
 """Below the directory of our own code, in the context and in the image."""
 _BACKUPS = (".bak", "~")
-_ELF = b"\x7fELF"
-_MAX_FIRST_LINE = 4096
 
 
 def read_tasks(directory: str) -> list[str]:
@@ -69,10 +67,8 @@ def _check(directory: str, name: str) -> None:
     if not status.st_mode & stat.S_IXUSR:
         raise OSError(f"the task {path} is not executable: chmod +x {path}")
     with open(path, "rb") as file:
-        begin = file.read(_MAX_FIRST_LINE)
-    if not begin.startswith(_ELF):
         try:
-            interpreter(begin)
+            words_before(file)
         except ValueError as error:
             raise OSError(f"the task {path}: {error}") from None
 

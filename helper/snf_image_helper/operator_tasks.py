@@ -14,7 +14,7 @@ from typing import Final
 from snf_image_contract.events import OperatorTaskEnded, OperatorTaskStarted
 from snf_image_contract.job import OperatorTask
 from snf_image_contract.names import operator_task_place, runs_mounted
-from snf_image_contract.programs import interpreter
+from snf_image_contract.programs import words_before
 from snf_image_helper import custom_task
 from snf_image_helper.errors import TaskError
 from snf_image_helper.guest import Guest
@@ -23,8 +23,6 @@ from snf_image_helper.tasks import Step
 
 DIRECTORY: Final = "/usr/lib/snf-image/tasks"
 """Of the helper's own root, which is read-only."""
-_ELF: Final = b"\x7fELF"
-_MAX_FIRST_LINE: Final = 4096
 
 
 def in_order(steps: tuple[Step, ...], added: tuple[OperatorTask, ...]) -> list[Step | OperatorTask]:
@@ -73,8 +71,7 @@ def _interpreter(path: str) -> list[str]:
     """The words before the program itself; none for one that the kernel runs."""
     try:
         with open(path, "rb") as stream:
-            begin = stream.read(_MAX_FIRST_LINE)
-        return [] if begin.startswith(_ELF) else interpreter(begin)
+            return words_before(stream)
     except OSError as error:
         raise TaskError(f"the helper has no task {path}: {error.strerror}") from None
     except ValueError as error:
