@@ -129,16 +129,16 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         if type(data) is not kind:
             raise _wrong(where, _NAMES[kind], data)
         return data
-    origin = typing.get_origin(kind)
+    origin, arguments = _form(kind)
     if origin is typing.Literal:
-        return _decode_choice(typing.get_args(kind), data, where)
+        return _decode_choice(arguments, data, where)
     if origin is tuple:
         if not isinstance(data, list):
             raise _wrong(where, "list", data)
-        item = typing.get_args(kind)[0]
+        item = arguments[0]
         return tuple(_decode(item, entry, f"{where}[{index}]") for index, entry in enumerate(data))
     if origin in (typing.Union, types.UnionType):
-        return _decode_union(typing.get_args(kind), data, where)
+        return _decode_union(arguments, data, where)
     if isinstance(kind, type) and issubclass(kind, enum.StrEnum):
         return kind(_decode_choice(tuple(member.value for member in kind), data, where))
     return _decode_dataclass(kind, data, where)
@@ -161,6 +161,12 @@ def _decode_union(members: tuple[Any, ...], data: Any, where: str) -> Any:
     by_kind = {member.KIND: member for member in others}
     kind = _decode_choice(tuple(by_kind), data.get("kind"), f"{where}.kind")
     return _decode_dataclass(by_kind[kind], data, where)
+
+
+@functools.cache
+def _form(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A generic type's origin and arguments; looked up once, because it is most of the time of decoding."""
+    return typing.get_origin(kind), typing.get_args(kind)
 
 
 @functools.cache

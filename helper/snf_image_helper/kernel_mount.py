@@ -40,6 +40,20 @@ def umount(target: str) -> None:
         raise OSError(number, os.strerror(number), target)
 
 
+def write_out(mount_point: str) -> None:
+    """Write out what is mounted there; OSError also for a write that failed before and nobody was told of.
+
+    syncfs(2), which tells that since Linux 5.8.
+    """
+    fd = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), mount_point)
+    finally:
+        os.close(fd)
+
+
 def size(mount_point: str) -> int:
     """Bytes of the file system that is mounted there, as it says itself."""
     status = os.statvfs(mount_point)

@@ -11,7 +11,7 @@ from typing import Final
 from snf_image_helper.families import PACKAGES, Later, family_of
 from snf_image_process import ProcessError, run
 
-_PROGRAMS: Final = ("e2fsck", "resize2fs", "mkswap", "tune2fs")
+_PROGRAMS: Final = ("e2fsck", "resize2fs", "tune2fs")
 _LATER: Final = (
     "_ped",
     "hashlib",

@@ -200,19 +200,38 @@ def _write_protected(device: str) -> Iterator[None]:
 def unmount_below(target: str) -> None:
     """Write everything out and unmount what is at and below ``target``, deepest first (R-TASK-UMO-1).
 
-    What is busy is tried again for ten seconds; :class:`TaskError` names what cannot be unmounted.
+    What is busy is tried again for ten seconds. :class:`TaskError` names what cannot be unmounted, or has
+    lost a write; :class:`ImageError` what is full. Tasks leave it to this place to have their files on the disk.
     """
-    os.sync()
-    end = time.monotonic() + _BUSY_SECONDS
+    lost: list[TaskError] = []
     for point in kernel_mount.mounted_below(target):
-        while True:
-            try:
-                kernel_mount.umount(point.path)
-                break
-            except OSError as error:
-                if error.errno != errno.EBUSY or time.monotonic() >= end:
-                    where = point.path.removeprefix(target) or "/"
-                    raise TaskError(f"cannot unmount {where}: {error.strerror}") from None
-            time.sleep(_BUSY_POLL)
+        where = point.path.removeprefix(target) or "/"
+        try:
+            kernel_mount.write_out(point.path)
+        except OSError as error:
+            lost.append(_lost(where, error))
+        _unmount(point.path, where)
         if point.driver in _FUSE:
             ntfs.wait_until_ended(point.source)
+    if lost:
+        raise lost[0]
+
+
+def _lost(where: str, error: OSError) -> TaskError:
+    """Some file systems find out only now that there is no room for what they have accepted."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ImageError(f"{where}: the file system is full")
+    return TaskError(f"{where}: not everything could be written: {error.strerror}")
+
+
+def _unmount(path: str, where: str) -> None:
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            kernel_mount.umount(path)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() >= end:
+                raise TaskError(f"cannot unmount {where}: {error.strerror}") from None
+        else:
+            return
+        time.sleep(_BUSY_POLL)

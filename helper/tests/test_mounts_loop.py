@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import os
 import uuid
@@ -216,6 +217,31 @@ def test_an_unmount_that_fails_fails_the_run(
         tree.unmount()
     os.close(held)
     root_mount.unmount_below(mounts.TARGET)
+    assert kernel_mount.mounted_below(mounts.TARGET) == ()
+
+
+LOST: dict[int, tuple[type[TaskError], str]] = {
+    errno.EIO: (TaskError, "/: not everything could be written"),
+    errno.ENOSPC: (ImageError, "/: the file system is full"),
+}
+
+
+@pytest.mark.parametrize("number", list(LOST))
+def test_a_write_that_was_lost_fails_the_run_with_everything_unmounted(
+    tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """R-TASK-UMO-1, T-76: what no file told when it was written, its file system tells at the end."""
+
+    def lose(_: str) -> None:
+        raise OSError(number, os.strerror(number))
+
+    machine = machine_of(loop(make_image(tmp_path / "disk", "dos", ext4(ROOT_TREE), disk_mib=64)))
+    tree = mount_image(machine)
+    monkeypatch.setattr(kernel_mount, "write_out", lose)
+    kind, said = LOST[number]
+    with pytest.raises(TaskError, match=said) as raised:
+        tree.unmount()
+    assert type(raised.value) is kind
     assert kernel_mount.mounted_below(mounts.TARGET) == ()
 
 

@@ -298,11 +298,11 @@ def test_a_full_file_system_leaves_the_old_file(
 ) -> None:
     """R-TASK-6: all or nothing, a clear text, and no temporary file."""
 
-    def full(_: int) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
     guest = guest_of({"/etc/shadow": "old"})
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "rename", full)
     with pytest.raises(ImageError, match=r"^/etc/shadow: the file system is full$"):
         guest.root.write("/etc/shadow", b"new")
     assert content(guest, "/etc/shadow") == b"old"

@@ -15,15 +15,13 @@ from snf_image_helper.disks import demand_unused
 from snf_image_helper.errors import ImageError, RequestError, TaskError
 from snf_image_helper.filesystems import Volume, all_volumes, has_name, volume_of, whole
 from snf_image_helper.guest import Guest
-from snf_image_helper.linux import cloud_init
+from snf_image_helper.linux import cloud_init, swap_header
 from snf_image_helper.partition_table.types import Purpose
 from snf_image_helper.signatures import Kind
-from snf_image_process import ProcessError, run
 
 FSTAB: Final = "/etc/fstab"
 RESUME: Final = "/etc/initramfs-tools/conf.d/resume"
 _MEBIBYTE: Final = 1 << 20
-_MKSWAP_TIMEOUT: Final = 300
 _KERNEL_NAME: Final = re.compile(r"/dev/(?:[shv]d|xvd)([a-z])([0-9]*)")
 _SWAP_FILES: Final = ("/swap.img", "/swap-snf-image.img", "/var/swap-snf-image.img")
 
@@ -96,8 +94,10 @@ def _make_swap(guest: Guest, volume: Volume, identifier: str) -> None:
     except OSError as error:
         raise RequestError(f"{volume.name}: cannot become swap: {error.strerror}") from None
     try:
-        run(["mkswap", "--force", "--uuid", identifier, device], timeout=_MKSWAP_TIMEOUT)
-    except ProcessError as error:
+        swap_header.write_header(device, volume.size, uuid.UUID(identifier))
+    except OSError as error:
+        raise TaskError(f"{volume.name}: cannot become swap: {error.strerror}") from None
+    except TaskError as error:
         raise TaskError(f"{volume.name}: cannot become swap: {error}") from None
     made = _read_again(volume)
     if made.signature is None or made.kind is not Kind.SWAP or made.signature.uuid != identifier:

@@ -25,8 +25,9 @@ _CPU: Final[dict[UsedAccelerator, str]] = {
     # Nested virtualisation is of no use to the helper, and a way to attack the host's kernel.
     "kvm": "host,vmx=off,svm=off",
     # What costs time in emulation and gives the helper nothing: five levels of page tables, vectors of 32
-    # bytes and saving them at each switch, a check of each access of the kernel to memory of programs.
-    "tcg": "max,la57=off,svm=off,xsave=off,avx=off,avx2=off,smap=off",
+    # bytes and saving them at each switch, a check of each access of the kernel to memory of programs, and
+    # copying by single bytes, which is fast on a real processor only.
+    "tcg": "max,la57=off,svm=off,xsave=off,avx=off,avx2=off,smap=off,erms=off",
 }
 # What the machine type pc would have beyond need; memory is kept from dumps and from merging.
 _MACHINE: Final = "pc,usb=off,vmport=off,hpet=off,smbus=off,sata=off,mem-merge=off,dump-guest-core=off"

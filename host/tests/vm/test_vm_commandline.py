@@ -32,7 +32,7 @@ GOLDEN = [
     "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     "-name snf-image-helper",
     "-machine pc,usb=off,vmport=off,hpet=off,smbus=off,sata=off,mem-merge=off,dump-guest-core=off",
-    "-accel tcg,tb-size=256 -cpu max,la57=off,svm=off,xsave=off,avx=off,avx2=off,smap=off",
+    "-accel tcg,tb-size=256 -cpu max,la57=off,svm=off,xsave=off,avx=off,avx2=off,smap=off,erms=off",
     "-smp 1 -m 512M -rtc base=utc -no-reboot",
     "-object rng-builtin,id=rng",
     "-kernel /proc/self/fd/10 -initrd /proc/self/fd/11 -append",
@@ -78,7 +78,7 @@ def test_what_kvm_changes() -> None:
     changed = [(old, new) for old, new in zip(tcg, kvm, strict=True) if old != new]
     assert changed == [
         ("tcg,tb-size=256", "kvm"),
-        ("max,la57=off,svm=off,xsave=off,avx=off,avx2=off,smap=off", "host,vmx=off,svm=off"),
+        ("max,la57=off,svm=off,xsave=off,avx=off,avx2=off,smap=off,erms=off", "host,vmx=off,svm=off"),
     ]
 
 
