@@ -201,7 +201,7 @@ def unmount_below(target: str) -> None:
     """Write everything out and unmount what is at and below ``target``, deepest first (R-TASK-UMO-1).
 
     What is busy is tried again for ten seconds. :class:`TaskError` names what cannot be unmounted, or has
-    lost a write; :class:`ImageError` what is full. Tasks leave it to this place to have their files on the disk.
+    lost a write; :class:`ImageError` what is full. Tasks leave it to this place to write their files out.
     """
     lost: list[TaskError] = []
     for point in kernel_mount.mounted_below(target):
