@@ -51,15 +51,13 @@ def plan(
     added = added_tasks(helper_settings(config, asked.overrides).directory)
     names = [file[2:] for file in added]
     parameters = check_parameters(given, config, problems, required=asked.required, operator_tasks=names)
+    if asked.answer_file is not None:
+        parameters = parameters.replacing_answer_files()
     _refuse_dump_of_nothing(asked, parameters, problems)
     _check_hostname(asked, problems)
     _check_disks(asked, parameters, problems)
     nics = decide_nics(asked.nics or (), config, problems)
-    answers = (
-        None
-        if asked.action == "inspect"
-        else answer_file(parameters.answer_file, config, parameters.family, problems)
-    )
+    answers = None if asked.action == "inspect" else answer_file(asked, parameters, config, problems)
     problems.raise_user_error(
         hint=_REFUSED if asked.required else f"{_REFUSED}; see `snf-image deploy --help`"
     )
