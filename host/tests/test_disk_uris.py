@@ -296,7 +296,7 @@ def test_a_server_that_fails_at_the_end(serve: Serve, monkeypatch: pytest.Monkey
 
 @needs_qemu
 def test_a_uri_is_one_argument(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """R-DST-URI-3, T-28: commas and equal signs in it are nothing special."""
+    """R-DST-URI-3, T-27, T-28: no device of the kernel; commas and equal signs are nothing special."""
     seen: list[str] = []
 
     def note(words: list[str], **options: Any) -> Running:
