@@ -105,8 +105,7 @@ def deploy(
 
 def dump_of(fixture: FixtureImage, directory: str) -> FixtureImage:
     """The root file system of an image as a file of its own; deployed, it is partition 1 of an MBR."""
-    root = fixture.facts.root_partition
-    (partition,) = (part for part in fixture.partitions if part.number == root)
+    partition = fixture.root()
     path = os.path.join(directory, "root.dump")
     with open(fixture.path, "rb") as image, open(path, "xb") as dump:
         image.seek(partition.start * MIB)
