@@ -147,13 +147,13 @@ def _job(
     instance = _instance(asked)
     skipped = skipped_tasks(properties, not_asked=_not_asked(asked, parameters))
     custom = properties.custom_task is not None and not _skips(skipped, TaskName.RUN_CUSTOM_TASK)
-    # Of an inspection, and of a script that does one thing only, they are no part.
-    whole = asked.action != "inspect" and asked.only is None and not properties.exclude_all_tasks
+    # Of a script that does one thing only they are no part.
+    whole = asked.only is None and not properties.exclude_all_tasks
     of_operator = operator_tasks(added, properties) if whole else ()
     environment: tuple[jobs.Variable, ...] = ()
     if (
         custom
-        or any(task.skipped is None for task in of_operator)
+        or (asked.action != "inspect" and any(task.skipped is None for task in of_operator))
         or properties.allow_mounted_task_overwriting
     ):
         environment = task_environment(asked, parameters, config, hostname=instance)
