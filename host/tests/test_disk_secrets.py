@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ganeti_node import Node
 from snf_image_host import disk_server
 from snf_image_host.deployment import DiskServing, TargetDisk
 from snf_image_host.disk_server import open_every_disk
@@ -205,6 +207,9 @@ def target(place: Path) -> Iterator[Target]:
         yield Target(place, portal, running)
 
 
+needs_target = pytest.mark.requires("root", "qemu-nbd", "qemu-block-extra", "tgt")
+
+
 def arguments_on_this_machine() -> Iterator[bytes]:
     for name in filter(str.isdecimal, os.listdir("/proc")):
         for file in ("cmdline", "environ"):
@@ -212,7 +217,7 @@ def arguments_on_this_machine() -> Iterator[bytes]:
                 yield Path(f"/proc/{name}/{file}").read_bytes()
 
 
-@pytest.mark.requires("root", "qemu-nbd", "qemu-block-extra", "tgt")
+@needs_target
 def test_a_disk_behind_a_password(target: Target, place: Path) -> None:
     """R-SEC-1, R-DST-URI-2: it is written to, and no process on the machine shows the password meanwhile."""
     target.set_up("geheim-Passwort")
@@ -230,3 +235,19 @@ def test_a_disk_behind_a_password(target: Target, place: Path) -> None:
     with pytest.raises(NodeError, match="Authentication failure") as caught, serving(wrong, place):
         pass
     assert "geheim" not in str(caught.value)
+
+
+@needs_target
+def test_a_script_with_such_a_uri(target: Target, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-SEC-1, R-SCR-EXPORT-1: nor does its log show it, however much it is to tell."""
+    target.set_up("geheim-Passwort")
+    node = Node(place / "node")
+    node.configure("IMAGE_DEBUG=yes")
+    uri = f"iscsi://me%geheim-Passwort@{target.portal}/{TARGET}/1"
+    for variable in (uri, uri.replace("-Passwort", "-falsch")):
+        with (place / "dump").open("wb") as output:
+            monkeypatch.setattr(sys, "stdout", output)
+            answer = node.call("export", EXPORT_DISK_URI=variable, DEBUG_LEVEL="1")
+        assert answer.status == (0 if variable == uri else 1)
+        assert "geheim" not in answer.log
+        assert (place / "dump").stat().st_size == (8 * MIB if variable == uri else 0)
