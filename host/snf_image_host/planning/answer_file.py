@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import urllib.parse
 from typing import Final
@@ -32,21 +33,19 @@ def answer_file(
     called when all else was checked: a mistake must not cost a fetch. Errors go to ``problems``; what cannot
     be fetched is a :class:`SnfImageError`.
     """
-    url, family = parameters.answer_file, parameters.family
-    if asked.answer_file is None and url is None:
+    given, url, family = asked.answer_file, parameters.answer_file, parameters.family
+    if given is not None:
+        name, read = _OPTION, functools.partial(_bounded, base64.b64decode(given.reveal()), _OPTION)
+    elif url is not None:
+        name, read = _NAME, functools.partial(_read_named, url)
+    else:
         return default_answer_file(config, family, problems)
-    name = _NAME if asked.answer_file is None else _OPTION
     if family is not None and not family.is_windows:
         problems.warn(f"{name} is ignored for {family} images")
         return None
     if problems.errors:
         return None
-    if asked.answer_file is not None:
-        data = _bounded(base64.b64decode(asked.answer_file.reveal()), name, config, problems)
-    elif url is not None and scheme_of(url) == "file":
-        data = _read_below(config, url, problems)
-    else:
-        data = fetch(_NAME, url or "", config, problems)
+    data = read(config, problems)
     # Whether an unknown family wants XML or text, the helper will know.
     if data is not None and family is OsFamily.WINDOWS:
         _demand_xml(data, name, problems)
@@ -77,6 +76,12 @@ def _bounded(data: bytes, name: str, config: NodeConfig, problems: Problems) -> 
         problems.error(f"{name}: larger than {config.fetch_max_param_size} bytes")
         return None
     return data
+
+
+def _read_named(url: str, config: NodeConfig, problems: Problems) -> bytes | None:
+    if scheme_of(url) == "file":
+        return _read_below(config, url, problems)
+    return fetch(_NAME, url, config, problems)
 
 
 def _read_below(config: NodeConfig, url: str, problems: Problems) -> bytes | None:
