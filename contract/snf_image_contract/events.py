@@ -173,6 +173,15 @@ class WouldRun:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorTaskWouldRun:
+    """The same of a task that the operator added to the helper, by its name without the number."""
+
+    KIND: ClassVar = "operator-task-would-run"
+    task: str
+    skipped: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
     """Terminal. ``blame``: whose fault it is, which decides the exit code of the command.
 
@@ -198,7 +207,8 @@ AnyTaskStarted = TaskStarted | OperatorTaskStarted
 AnyTaskEnded = TaskEnded | OperatorTaskEnded
 Event = (
     Hello | Awake | JobAccepted | TaskStarted | TaskEnded | OperatorTaskStarted | OperatorTaskEnded
-    | Warned | Changed | Detected | FoundPartition | FoundSystem | FoundUsers | WouldRun | Failed | Succeeded
+    | Warned | Changed | Detected | FoundPartition | FoundSystem | FoundUsers
+    | WouldRun | OperatorTaskWouldRun | Failed | Succeeded
 )  # fmt: skip
 
 EVENT_TYPES: Final[dict[str, Any]] = {kind.KIND: kind for kind in Event.__args__}

@@ -79,6 +79,7 @@ ALL_EVENTS: tuple[events.Event, ...] = (
     events.FoundSystem(partition_table="mbr", os_family=OsFamily.LINUX, root_partition=1, title="Debian"),
     events.FoundUsers(users=("root",), more=2),
     events.WouldRun(task=TASK, skipped=None),
+    events.OperatorTaskWouldRun(task="InstallAgent", skipped="why"),
     events.Failed(blame="image", messages=("it is bad",), task=TASK, stderr=("line",)),
     events.Succeeded(),
 )

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from snf_image_contract.events import FoundPartition, FoundSystem, FoundUsers, WouldRun
+from snf_image_contract.events import (
+    FoundPartition,
+    FoundSystem,
+    FoundUsers,
+    OperatorTaskWouldRun,
+    WouldRun,
+)
+from snf_image_contract.job import OperatorTask
 from snf_image_contract.names import OsFamily
-from snf_image_helper import filesystems, partition_table
+from snf_image_helper import filesystems, operator_tasks, partition_table
 from snf_image_helper.detection import Detection
 from snf_image_helper.errors import ImageError, TaskError
 from snf_image_helper.families import Family, family_of
@@ -38,7 +45,12 @@ def inspect(machine: Machine, detection: Detection) -> None:
         machine.report.emit(_found_partition(machine, partition, volumes, detection))
     family = family_of(machine.os_family)
     _tell_system(machine, table, volumes, family)
-    for step in ORDER:
+    for step in operator_tasks.in_order(ORDER, machine.job.operator_tasks):
+        if isinstance(step, OperatorTask):
+            _, name = operator_tasks.place_of(step)
+            skipped = clip(step.skipped) if step.skipped else None
+            machine.report.emit(OperatorTaskWouldRun(task=name, skipped=skipped))
+            continue
         skip = why_skipped(step, machine.job, family)
         machine.report.emit(WouldRun(task=step.name, skipped=clip(skip.reason) if skip else None))
 

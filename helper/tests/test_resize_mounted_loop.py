@@ -13,8 +13,14 @@ from pathlib import Path
 import pytest
 
 from images import ROOT_TREE, Fs, Loop, ext4, looped, machine_of, make_image, recorded, warnings_of
-from snf_image_contract.events import FoundPartition, FoundSystem, FoundUsers, WouldRun
-from snf_image_contract.job import AddSwap, FixPartitionTable, SkippedTask, SwapPartition
+from snf_image_contract.events import (
+    FoundPartition,
+    FoundSystem,
+    FoundUsers,
+    OperatorTaskWouldRun,
+    WouldRun,
+)
+from snf_image_contract.job import AddSwap, FixPartitionTable, OperatorTask, SkippedTask, SwapPartition
 from snf_image_contract.names import OsFamily, TaskName
 from snf_image_helper import (
     filesystem_resize,
@@ -149,7 +155,7 @@ def digest(path: Path) -> str:
 
 
 def test_inspection_tells_and_changes_nothing(tmp_path: Path, loop: Loop) -> None:
-    """D-28: partitions, system, users, and the tasks a deployment would run; the image stays as it was."""
+    """D-28, D-34: partitions, system, users, the tasks that would run; the image stays as it was."""
     path = tmp_path / "disk"
     tree = ROOT_TREE | {
         "/etc/passwd": "root:x:0:0:root:/root:/bin/bash\nman:x:6:12::/:/usr/sbin/nologin\n"
@@ -159,7 +165,8 @@ def test_inspection_tells_and_changes_nothing(tmp_path: Path, loop: Loop) -> Non
     plain: Disk = make_image(path, "gpt", ext4(tree), disk_mib=64)
     before = digest(path)
     skipped = (SkippedTask(task=TaskName.ADD_SWAP, reason="EXCLUDE_TASK_AddSwap=yes"),)
-    job = make_job(action="inspect", skipped=skipped)
+    added = (OperatorTask(file="55InstallAgent"), OperatorTask(file="90Last", skipped="not today"))
+    job = make_job(action="inspect", skipped=skipped, operator_tasks=added)
     disk = loop(plain)
     report = RecordingReporter()
     disks = Disks(all=(disk,))
@@ -188,6 +195,10 @@ def test_inspection_tells_and_changes_nothing(tmp_path: Path, loop: Loop) -> Non
     assert tasks[TaskName.ADD_SWAP] == "EXCLUDE_TASK_AddSwap=yes"
     assert tasks[TaskName.INSTALL_UNATTEND] == "does not apply to linux"
     assert tasks[TaskName.ASSIGN_HOSTNAME] is None
+    foretold = [event for event in events if isinstance(event, WouldRun | OperatorTaskWouldRun)]
+    names = [event.task for event in foretold]
+    assert names[names.index("InstallAgent") + 1] == "EnforcePersonality"
+    assert foretold[-1] == OperatorTaskWouldRun(task="Last", skipped="not today")
     assert report.changes == []
     run(["sync", str(path)], timeout=30)
     assert digest(path) == before

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -23,7 +24,8 @@ from snf_image_host.inert import inert
 from snf_image_host.locks import hold_lock
 from snf_image_host.moments import uninterrupted
 from snf_image_host.nbd import NbdClient, NbdError
-from snf_image_host.parameters.disk_uris import disk_uri_identity, hide_disk_uri
+from snf_image_host.parameters.disk_secrets import SECRET_ID, take_apart
+from snf_image_host.parameters.disk_uris import disk_uri_identity, has_secret, hide_disk_uri
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm.account import Account, account_for
 from snf_image_host.vm.launcher import Limits, launcher
@@ -90,19 +92,16 @@ class _Server:
         words = [
             *launcher(account, limits=_LIMITS),
             self._program,
-            "--format=raw",
             "--persistent",
             f"--shared={_CLIENTS}",
             "--discard=unmap",
             f"--socket={self._socket}",
             f"--export-name={_EXPORT}",
             *(["--read-only"] if target.read_only else []),
-            "--",
-            uri,
         ]
         try:
-            with uninterrupted():
-                self._running: Running = start(words, stderr=PIPE)
+            with _opening(uri, account) as (what, descriptors), uninterrupted():
+                self._running: Running = start([*words, *what], stderr=PIPE, pass_fds=descriptors)
         except ProcessError as error:
             raise NodeError(f"{self._program} cannot be started: {error.reason}") from None
 
@@ -175,6 +174,26 @@ class _Server:
                 f"the server of {self._target.path} {how}: what was written may not be there",
                 details=(said,) if said else (),
             )
+
+
+@contextlib.contextmanager
+def _opening(uri: str, account: Account) -> Iterator[tuple[list[str], tuple[int, ...]]]:
+    """What is to be opened, in arguments of qemu-nbd; a secret is read from a descriptor (R-SEC-1)."""
+    if not has_secret(uri):
+        yield ["--format=raw", "--", uri], ()
+        return
+    disk = take_apart(uri)
+    with contextlib.ExitStack() as undo:
+        with uninterrupted():
+            fd = os.memfd_create("disk-secret", os.MFD_CLOEXEC)
+            undo.callback(os.close, fd)
+        os.write(fd, disk.secret.reveal().encode())
+        # It is opened anew by its name in /proc, under the server's own account.
+        if account.switch:
+            os.fchown(fd, account.uid, account.gid)
+        secret = f"secret,id={SECRET_ID},format={disk.encoding},file=/proc/self/fd/{fd}"
+        opened = json.dumps({"driver": "raw", "file": disk.options})
+        yield ["--object", secret, "--", f"json:{opened}"], (fd,)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from snf_image_contract.events import FoundPartition, FoundSystem, FoundUsers, Warned, WouldRun
+from snf_image_contract.events import (
+    FoundPartition,
+    FoundSystem,
+    FoundUsers,
+    OperatorTaskWouldRun,
+    Warned,
+    WouldRun,
+)
 from snf_image_host.inert import inert
 from snf_image_host.reporter import Event, HelperSaid
 
@@ -22,7 +29,7 @@ class InspectionReport:
         self._partitions: list[FoundPartition] = []
         self._users: list[str] = []
         self._more_users = 0
-        self._tasks: list[WouldRun] = []
+        self._tasks: list[WouldRun | OperatorTaskWouldRun] = []
         self._warnings: list[str] = []
 
     def handle(self, event: Event) -> None:
@@ -36,7 +43,7 @@ class InspectionReport:
             case FoundUsers() as users:
                 self._users.extend(users.users)
                 self._more_users += users.more
-            case WouldRun() as task:
+            case WouldRun() | OperatorTaskWouldRun() as task:
                 self._tasks.append(task)
             case Warned() as warning:
                 self._warnings.append(warning.message)
@@ -94,8 +101,8 @@ class InspectionReport:
         return f"{shown} and {more} more" if more else shown
 
 
-def _task_line(task: WouldRun) -> str:
-    return f"skip  {task.task}: {inert(task.skipped)}" if task.skipped else f"run   {task.task}"
+def _task_line(task: WouldRun | OperatorTaskWouldRun) -> str:
+    return f"skip  {inert(task.task)}: {inert(task.skipped)}" if task.skipped else f"run   {inert(task.task)}"
 
 
 def _row(partition: FoundPartition) -> tuple[str, ...]:

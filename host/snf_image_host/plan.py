@@ -51,15 +51,13 @@ def plan(
     added = added_tasks(helper_settings(config, asked.overrides).directory)
     names = [file[2:] for file in added]
     parameters = check_parameters(given, config, problems, required=asked.required, operator_tasks=names)
+    if asked.answer_file is not None:
+        parameters = parameters.replacing_answer_files()
     _refuse_dump_of_nothing(asked, parameters, problems)
     _check_hostname(asked, problems)
     _check_disks(asked, parameters, problems)
     nics = decide_nics(asked.nics or (), config, problems)
-    answers = (
-        None
-        if asked.action == "inspect"
-        else answer_file(parameters.answer_file, config, parameters.family, problems)
-    )
+    answers = None if asked.action == "inspect" else answer_file(asked, parameters, config, problems)
     problems.raise_user_error(
         hint=_REFUSED if asked.required else f"{_REFUSED}; see `snf-image deploy --help`"
     )
@@ -149,13 +147,13 @@ def _job(
     instance = _instance(asked)
     skipped = skipped_tasks(properties, not_asked=_not_asked(asked, parameters))
     custom = properties.custom_task is not None and not _skips(skipped, TaskName.RUN_CUSTOM_TASK)
-    # Of an inspection, and of a script that does one thing only, they are no part.
-    whole = asked.action != "inspect" and asked.only is None and not properties.exclude_all_tasks
+    # Of a script that does one thing only they are no part.
+    whole = asked.only is None and not properties.exclude_all_tasks
     of_operator = operator_tasks(added, properties) if whole else ()
     environment: tuple[jobs.Variable, ...] = ()
     if (
         custom
-        or any(task.skipped is None for task in of_operator)
+        or (asked.action != "inspect" and any(task.skipped is None for task in of_operator))
         or properties.allow_mounted_task_overwriting
     ):
         environment = task_environment(asked, parameters, config, hostname=instance)

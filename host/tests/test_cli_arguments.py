@@ -18,6 +18,7 @@ from snf_image_host.cli.asking import build_request, config_files
 from snf_image_host.configuration import NodeConfig
 from snf_image_host.deployment import TargetDisk
 from snf_image_host.errors import UserError
+from snf_image_host.parameters.os_parameters import BY_NAME
 from snf_image_host.planning.request import AskedNic, Request
 
 
@@ -219,6 +220,36 @@ def test_properties() -> None:
     }
 
 
+def test_what_a_windows_needs(file: Any) -> None:
+    """D-17, R-OSP-9, R-OSP-12: the key is read from a file, the answer file is one, or a URL."""
+    key = "ABCDE-12345-FGHIJ-67890-KLMNO"
+    request = deploy("--product-key-file", file(f"{key}\n", "key"), "--answer-file", file(b"<\xff/>", "xml"))
+    assert texts(request)["os_product_key"] == key
+    assert request.answer_file is not None
+    assert base64.b64decode(request.answer_file.reveal()) == b"<\xff/>"
+    assert "os_answer_file" not in texts(request)
+    request = deploy("--answer-file", "https://example.org/u.xml")
+    assert (request.answer_file, texts(request)["os_answer_file"]) == (None, "https://example.org/u.xml")
+    messages = refused_deploy("--product-key-file", "/nonexistent", "--answer-file", "/nonexistent")
+    assert messages == (
+        "--product-key-file: /nonexistent: No such file or directory",
+        "--answer-file: /nonexistent: No such file or directory",
+    )
+
+
+def test_every_os_parameter_has_an_option() -> None:
+    """D-17: whatever a cluster can ask of one instance can be asked on the command line, secrets in files."""
+    options = vars(parse_arguments(["deploy", "image.raw", "disk.raw"])).keys()
+    named = {
+        "img_id": "image", "img_format": "format", "img_passwd": "password_file",
+        "img_passwd_hash": "password_hash_file", "img_properties": "property", "inst_properties": "property",
+        "img_personality": "personality", "auth_keys": "auth_keys", "os_product_key": "product_key_file",
+        "os_answer_file": "answer_file", "cloud_userdata": "cloud_userdata",
+    }  # fmt: skip
+    assert named.keys() == BY_NAME.keys() - {"config_url"}
+    assert set(named.values()) <= options
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -238,7 +269,7 @@ def test_properties_that_are_refused(words: list[str], message: str) -> None:
         ("PASSWD_HASH", "--password-hash-file"),
         ("PERSONALITY", "--personality"),
         ("CLOUD_USERDATA", "--cloud-userdata"),
-        ("OS_PRODUCT_KEY", "file"),
+        ("OS_PRODUCT_KEY", "--product-key-file"),
     ],
 )
 def test_secret_properties(name: str, option: str) -> None:

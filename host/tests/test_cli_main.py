@@ -22,6 +22,7 @@ from snf_image_contract.events import (
     FoundPartition,
     FoundSystem,
     FoundUsers,
+    OperatorTaskWouldRun,
     Warned,
     WouldRun,
 )
@@ -273,7 +274,7 @@ def test_the_nodes_progress_monitor_is_told(
 
 
 def test_an_inspection(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    """D-28"""
+    """D-28, D-34"""
     fake.said = [
         FoundSystem(
             partition_table="mbr",
@@ -288,6 +289,8 @@ def test_an_inspection(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
         FoundUsers(users=tuple(f"user{number}" for number in range(30)), more=5),
         WouldRun(task=TaskName.MOUNT_IMAGE),
         WouldRun(task=TaskName.ADD_SWAP, skipped="not asked"),
+        OperatorTaskWouldRun(task="InstallAgent\x1b"),
+        OperatorTaskWouldRun(task="Last", skipped="excluded"),
         Warned(message="x"),
     ]
     assert main(["inspect", "/images/debian.raw", "--progress", "none"]) == 0
@@ -298,7 +301,7 @@ def test_an_inspection(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     assert "user19 and 15 more" in text
     assert "  1   2048   2 GiB  0x83  ext4         root   -     -\n" in text
     assert "  run   MountImage\n" in text
-    assert "  skip  AddSwap: not asked\n" in text
+    assert "  skip  AddSwap: not asked\n  run   InstallAgent\\x1b\n  skip  Last: excluded\n" in text
     assert main(["inspect", "/images/debian.raw", "--json", "--progress", "none"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["image"] == "debian.raw"
@@ -308,6 +311,8 @@ def test_an_inspection(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     assert document["tasks"] == [
         {"task": "MountImage", "skipped": None},
         {"task": "AddSwap", "skipped": "not asked"},
+        {"task": "InstallAgent\x1b", "skipped": None},
+        {"task": "Last", "skipped": "excluded"},
     ]
     assert document["warnings"] == ["x"]
 

@@ -108,6 +108,18 @@ def test_a_program_is_asked_before_us(place: Place) -> None:
     assert place.chosen() is None
 
 
+def test_a_program_is_not_shown_a_key(place: Place) -> None:
+    """R-SEC-1: it would be in its arguments, even if it is only asked whether it wants the disk."""
+    place.program(f"echo >{place.directory}/asked")
+    uri = "rbd:pool/mine:key=czNjcjN0"
+    with pytest.raises(UserError, match="would be seen in the arguments of the back-end site") as caught:
+        place.chosen(TargetDisk(index=0, path="rbd:pool/mine", uri=uri))
+    assert "czNjcjN0" not in str(caught.value)
+    assert not (place.directory / "asked").exists()
+    (place.files / "site.priority").write_text("15\n")
+    assert place.chosen(TargetDisk(index=0, path="rbd:pool/mine", uri=uri)) is None
+
+
 def test_disabled_ones_write_nothing(place: Place) -> None:
     """R-BACK-6, R-BACK-7: ours too; then nobody does, and that is an error."""
     place.program(WRITES.format("", 0))

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -84,6 +84,8 @@ def test_what_is_shown_of_a_uri() -> None:
     assert "AQB" not in hide_disk_uri("bad option id=me:key=AQB==, sorry", rbd)
     assert has_secret(rbd)
     assert has_secret("ssh://me:pw@h/x")
+    assert has_secret("iscsi://me%p'w\"@h/iqn/0")
+    assert shown_disk_uri("iscsi://me%p'w\"@h/iqn/0") == "iscsi://h/iqn/0"
     assert not has_secret("rbd:pool/a:id=me:conf=/x")
     assert not has_secret("nbd://h:10809/x")
 
@@ -246,7 +248,7 @@ def test_a_disk_that_cannot_be_written(serve: Serve) -> None:
 @needs_qemu
 def test_storage_that_is_not_there(tmp_path: Path) -> None:
     """R-DST-URI-1, R-SEC-2: nothing secret of a URI is in what users are told."""
-    uri = f"nbd+unix://me:pa55word@/x?socket={tmp_path}/none"
+    uri = "iscsi://me%pa55word@127.0.0.1:1/iqn/0"
     serving = DiskServing(runtime_dir=str(tmp_path / "run"))
     target = TargetDisk(index=0, path=shown_disk_uri(uri), uri=uri)
     with (
@@ -280,8 +282,8 @@ def test_a_server_that_fails_at_the_end(serve: Serve, monkeypatch: pytest.Monkey
     storage = serve()
     started: list[Running] = []
 
-    def note(words: list[str], *, stderr: int) -> Running:
-        started.append(start(words, stderr=stderr))
+    def note(words: list[str], **options: Any) -> Running:
+        started.append(start(words, **options))
         return started[-1]
 
     monkeypatch.setattr(disk_server, "start", note)
@@ -294,12 +296,12 @@ def test_a_server_that_fails_at_the_end(serve: Serve, monkeypatch: pytest.Monkey
 
 @needs_qemu
 def test_a_uri_is_one_argument(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """R-DST-URI-3, T-28: commas and equal signs in it are nothing special."""
+    """R-DST-URI-3, T-27, T-28: no device of the kernel; commas and equal signs are nothing special."""
     seen: list[str] = []
 
-    def note(words: list[str], *, stderr: int) -> Running:
+    def note(words: list[str], **options: Any) -> Running:
         seen.extend(words)
-        return start(words, stderr=stderr)
+        return start(words, **options)
 
     monkeypatch.setattr(disk_server, "start", note)
     uri = f"nbd+unix:///a,read-only=on,b?socket={tmp_path}/none"

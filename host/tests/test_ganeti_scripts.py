@@ -160,7 +160,7 @@ def test_disks(node: Node, deploying: Deploying) -> None:
 
 def test_disks_with_a_uri(node: Node, deploying: Deploying) -> None:
     """R-DST-1, R-DST-URI-1, R-SEC-2: a path that is a disk wins; keys in URIs are told to nobody but qemu."""
-    uri = "rbd:pool/x:id=me:key=s3cr3t"
+    uri = "rbd:pool/x:id=me:key=czNjcjN0"
     answer = node.call("create", DISK_0_URI=uri)
     assert deploying.decided.disks[0].uri is None
     for path in ("", "/none"):
@@ -168,7 +168,10 @@ def test_disks_with_a_uri(node: Node, deploying: Deploying) -> None:
         assert answer.status == 0, answer.log
         (disk,) = deploying.decided.disks
         assert (disk.uri, disk.path) == (uri, "rbd:pool/x")
-        assert "s3cr3t" not in answer.log
+        assert "czNjcjN0" not in answer.log
+    answer = node.call("create", DISK_0_PATH=None, DISK_0_URI="ssh://me:s3cr3t@h/disk")
+    assert any("DISK_0_URI: holds a key or password that would be seen" in line for line in answer.summary)
+    assert "s3cr3t" not in answer.log
     answer = node.call("create", DISK_0_PATH=None, DISK_0_URI="https://me:s3cr3t@h/disk")
     assert "  - DISK_0_URI: disks behind https can only be read, not written" in answer.summary
     answer = node.call("create", DISK_0_PATH=None, DISK_0_URI="rbd:p/i@s3cr3t")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -15,19 +14,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulated_source import MIB, Heard, copied, image_bytes
 from snf_image_contract.names import ImageFormat
-from snf_image_host.copying import copy_image
-from snf_image_host.deployment import ImageSource, SourceSettings, TargetDisk, Verification, VerifyPolicy
-from snf_image_host.disks import open_disks
+from snf_image_host.deployment import ImageSource, SourceSettings, Verification, VerifyPolicy
 from snf_image_host.errors import ImageError, NodeError, UserError, VerificationError
 from snf_image_host.image_container import Container
-from snf_image_host.reporter import Event, Reporter, Warning
 from snf_image_host.sources.ed25519 import Ed25519Verification
-from snf_image_host.sources.image import open_image
 from snf_image_process import run
 
-MIB: Final = 1 << 20
-DATA: Final = bytes(510) + b"\x55\xaa" + random.Random(4).randbytes(3 * MIB)  # noqa: S311 - reproducible
+DATA: Final = image_bytes(4, 3 * MIB)
 _ORDER: Final = 2**252 + 27742317777372353535851937790883648493
 
 
@@ -75,10 +70,11 @@ def test_a_signature_has_one_form() -> None:
         assert not is_good(signature, key, b"m")
 
 
-class Place:
+class Place(Heard):
     """An image, a disk that was used, trusted keys."""
 
     def __init__(self, directory: Path) -> None:
+        super().__init__()
         self.directory = directory
         self.disk = directory / "disk"
         self.image = directory / "x.raw"
@@ -86,15 +82,7 @@ class Place:
         self.keys.mkdir()
         self.image.write_bytes(DATA)
         self.disk.write_bytes(b"\xff" * 6 * MIB)
-        self.warnings: list[str] = []
         self.key = Ed25519PrivateKey.generate()
-
-    def handle(self, event: Event) -> None:
-        if isinstance(event, Warning):
-            self.warnings.append(event.message)
-
-    def close(self) -> None:
-        pass
 
     def trust(self, key: Ed25519PrivateKey, name: str = "ours.pem") -> None:
         pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -121,9 +109,7 @@ class Place:
             ),
             settings=SourceSettings(runtime_dir=str(self.directory / "run"), containers=frozenset(Container)),
         )
-        target = TargetDisk(index=0, path=str(self.disk))
-        with open_disks([target]) as disks, open_image(source, Reporter(self)) as stream:
-            copy_image(stream, disks[0])
+        copied(source, self.disk, sink=self)
         return self.disk.read_bytes()[: len(DATA)] == DATA
 
     def ends_are_wiped(self) -> bool:

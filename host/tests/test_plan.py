@@ -503,7 +503,6 @@ def test_an_operators_task_on_the_mounted_tree_is_skipped_without_a_tree(tmp_pat
 @pytest.mark.parametrize(
     ("properties", "changes"),
     [
-        ({}, {"action": "inspect"}),
         ({}, {"action": "customize", "only": frozenset({TaskName.ASSIGN_HOSTNAME})}),
         ({"EXCLUDE_ALL_TASKS": "yes"}, {}),
     ],
@@ -511,9 +510,19 @@ def test_an_operators_task_on_the_mounted_tree_is_skipped_without_a_tree(tmp_pat
 def test_no_task_of_the_operator_runs_where_the_tasks_do_not(
     properties: dict[str, Any], changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    """D-34: not for an inspection, not for a script that does one thing only."""
+    """D-34: not for a script that does one thing only."""
     decided = job(properties, config=helper_with(tmp_path, "55InstallAgent"), **changes)
     assert (decided.operator_tasks, decided.environment) == ((), ())
+
+
+def test_an_inspection_lists_tasks_of_the_operator(tmp_path: Path) -> None:
+    """D-28, D-34: as a deployment would run or skip them, and without what only a running one needs."""
+    config = helper_with(tmp_path, "55InstallAgent")
+    for properties in ({}, {"EXCLUDE_TASK_InstallAgent": "yes"}):
+        deployed = job(properties, config=config)
+        decided = job(properties, config=config, action="inspect")
+        assert decided.operator_tasks == deployed.operator_tasks != ()
+        assert decided.environment == ()
 
 
 def test_nothing_shows_a_secret() -> None:

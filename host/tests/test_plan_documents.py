@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import http.server
 import json
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 
 from ganeti_node import Node
+from simulated_source import LoopbackServer, QuietHandler, answering
 from snf_image_contract.secret import Secret
 from snf_image_host.configuration.node_config import NodeConfig
 from snf_image_host.deployment import Deployment, TargetDisk
@@ -30,10 +29,10 @@ from snf_image_host.vm import account
 XML = b'<?xml version="1.0"?><unattend xmlns="urn:schemas-microsoft-com:unattend"/>'
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Server
 
-    def do_GET(self) -> None:
+    def answer(self) -> None:
         self.server.asked.append(self.path)
         document = self.server.documents.get(self.path.partition("?")[0])
         self.send_response(404 if document is None else 200)
@@ -42,33 +41,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.wfile.write(document or b"")
 
-    def log_message(self, *_: object) -> None:
-        pass
 
-
-class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
+class Server(LoopbackServer):
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.documents: dict[str, bytes] = {}
         self.asked: list[str] = []
 
     def serve(self, document: object, path: str = "/doc") -> str:
         """Its URL. What is not bytes is served as JSON."""
         self.documents[path] = document if isinstance(document, bytes) else json.dumps(document).encode()
-        return f"http://127.0.0.1:{self.server_address[1]}{path}"
+        return self.url(path)
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(account, "lock_directory", lambda _: str(tmp_path))
-    with Server() as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    with answering(Server()) as made:
         yield made
-        made.shutdown()
-        thread.join()
 
 
 def configured(**changes: Any) -> NodeConfig:

@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import http.server
 import os
-import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import pytest
 
+from simulated_source import MIB, Heard, LoopbackServer, QuietHandler, answering, copied, image_bytes
 from snf_image_contract.names import ImageFormat
-from snf_image_host.copying import CopyResult, copy_image
-from snf_image_host.deployment import FetchPolicy, ImageSource, SourceSettings, TargetDisk
-from snf_image_host.disks import open_disks
+from snf_image_host.copying import CopyResult
+from snf_image_host.deployment import FetchPolicy, ImageSource, SourceSettings
 from snf_image_host.errors import NodeError, UserError, VerificationError
 from snf_image_host.fetching.curl import Condition, Head, place_of
 from snf_image_host.image_container import Container
-from snf_image_host.reporter import Event, Reporter, Warning
-from snf_image_host.sources.image import open_image
 
-MIB: Final = 1 << 20
 pytestmark = pytest.mark.requires("curl")
 
 
-def image_of(seed: int) -> bytes:
-    return bytes(510) + b"\x55\xaa" + random.Random(seed).randbytes(MIB)  # noqa: S311 - reproducible
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Server
 
-    def do_GET(self) -> None:
+    def answer(self) -> None:
         server = self.server
         path = self.path.partition("?")[0]
         if server.password and server.password not in self.path:
@@ -63,42 +53,30 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        pass
 
-
-class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
+class Server(LoopbackServer):
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.files: dict[str, tuple[bytes, dict[str, str]]] = {}
         self.redirects: dict[str, str] = {}
         self.seen: list[tuple[str, int]] = []
         self.password = ""
 
 
-class Place:
+class Place(Heard):
     def __init__(self, directory: Path, server: Server) -> None:
+        super().__init__()
         self.directory = directory
         self.server = server
         self.cache = directory / "cache"
-        self.warnings: list[str] = []
         self._disks = 0
-
-    def handle(self, event: Event) -> None:
-        if isinstance(event, Warning):
-            self.warnings.append(event.message)
-
-    def close(self) -> None:
-        pass
 
     def deploy(
         self, path: str = "/a", *, limit: int = 8 * MIB, sha256: str | None = None, on: bool = True
     ) -> tuple[bytes, CopyResult]:
         """What arrives on a new disk."""
         source = ImageSource(
-            path=f"http://127.0.0.1:{self.server.server_address[1]}{path}",
+            path=self.server.url(path),
             shown="the-image",
             format=ImageFormat.DISKDUMP,
             kind="url",
@@ -114,9 +92,7 @@ class Place:
         )
         self._disks += 1
         disk = self.directory / f"disk{self._disks}"
-        target = TargetDisk(index=0, path=str(disk), create_size=4 * MIB)
-        with open_disks([target]) as disks, open_image(source, Reporter(self)) as stream:
-            result = copy_image(stream, disks[0], idle_timeout=20)
+        result = copied(source, disk, size=4 * MIB, sink=self, idle_timeout=20)
         return disk.read_bytes()[: result.image_bytes], result
 
     def contents(self) -> list[Path]:
@@ -125,18 +101,14 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    with answering(Server()) as server:
         yield Place(tmp_path, server)
-        server.shutdown()
-        thread.join()
 
 
 def test_it_is_off_unless_the_operator_wants_it(place: Place) -> None:
-    place.server.files["/a"] = image_of(1), {"ETag": '"1"'}
+    place.server.files["/a"] = image_bytes(1), {"ETag": '"1"'}
     for _ in range(2):
-        assert place.deploy(on=False)[0] == image_of(1)
+        assert place.deploy(on=False)[0] == image_bytes(1)
     assert place.server.seen == [("/a", 200), ("/a", 200)]
     assert not place.cache.exists()
 
@@ -146,9 +118,9 @@ def test_it_is_off_unless_the_operator_wants_it(place: Place) -> None:
 )
 def test_the_second_time_nothing_is_fetched(fields: dict[str, str], place: Place) -> None:
     """R-SRC-NET-2: the server says that nothing has changed; digests are the same."""
-    place.server.files["/a"] = gzip.compress(image_of(1)), fields
+    place.server.files["/a"] = gzip.compress(image_bytes(1)), fields
     first, second = place.deploy(), place.deploy()
-    assert first[0] == second[0] == image_of(1)
+    assert first[0] == second[0] == image_bytes(1)
     assert first[1].source_sha256 == second[1].source_sha256 is not None
     assert [status for _, status in place.server.seen] == [200, 304]
     (content,) = place.contents()
@@ -158,17 +130,17 @@ def test_the_second_time_nothing_is_fetched(fields: dict[str, str], place: Place
 
 def test_a_new_image_is_fetched(place: Place) -> None:
     """T-11: what the server has now is what is deployed."""
-    place.server.files["/a"] = image_of(1), {"ETag": '"1"'}
+    place.server.files["/a"] = image_bytes(1), {"ETag": '"1"'}
     place.deploy()
-    place.server.files["/a"] = image_of(2), {"ETag": '"2"'}
-    assert place.deploy()[0] == image_of(2)
-    assert place.deploy()[0] == image_of(2)
+    place.server.files["/a"] = image_bytes(2), {"ETag": '"2"'}
+    assert place.deploy()[0] == image_bytes(2)
+    assert place.deploy()[0] == image_bytes(2)
     assert [status for _, status in place.server.seen] == [200, 200, 304]
 
 
 def test_equal_images_are_kept_once(place: Place) -> None:
-    place.server.files["/a"] = image_of(1), {"ETag": '"1"'}
-    place.server.files["/b"] = image_of(1), {"ETag": '"x"'}
+    place.server.files["/a"] = image_bytes(1), {"ETag": '"1"'}
+    place.server.files["/b"] = image_bytes(1), {"ETag": '"x"'}
     place.deploy("/a")
     place.deploy("/b")
     assert len(place.contents()) == 1
@@ -179,7 +151,7 @@ def test_equal_images_are_kept_once(place: Place) -> None:
 
 def test_the_server_decides_who_may_have_it(place: Place) -> None:
     """R-SEC-2: another request without the right to it gets nothing; nothing secret of a URL is kept."""
-    place.server.files["/a"] = image_of(1), {"ETag": '"1"'}
+    place.server.files["/a"] = image_bytes(1), {"ETag": '"1"'}
     place.server.password = "t0psecret"
     place.deploy("/a?token=t0psecret")
     for path in ("/a", "/a?token=guess"):
@@ -193,20 +165,20 @@ def test_the_server_decides_who_may_have_it(place: Place) -> None:
 
 def test_validators_belong_to_where_they_came_from(place: Place) -> None:
     """R-FETCH-2: a redirect that leads elsewhere now is not asked by the old one's."""
-    place.server.files["/a"] = image_of(1), {"ETag": '"same"'}
-    place.server.files["/b"] = image_of(2), {"ETag": '"same"'}
+    place.server.files["/a"] = image_bytes(1), {"ETag": '"same"'}
+    place.server.files["/b"] = image_bytes(2), {"ETag": '"same"'}
     place.server.redirects["/go"] = "/a?signed=1"
-    assert place.deploy("/go")[0] == image_of(1)
+    assert place.deploy("/go")[0] == image_bytes(1)
     place.server.redirects["/go"] = "/a?signed=2"
-    assert place.deploy("/go")[0] == image_of(1)
+    assert place.deploy("/go")[0] == image_bytes(1)
     place.server.redirects["/go"] = "/b"
-    assert place.deploy("/go")[0] == image_of(2)
+    assert place.deploy("/go")[0] == image_bytes(2)
     assert [status for _, status in place.server.seen] == [200, 304, 200]
 
 
 def test_a_damaged_copy_is_noticed_and_forgotten(place: Place) -> None:
     """D-4: the disk does not boot, and the next time it is fetched."""
-    place.server.files["/a"] = image_of(1), {"ETag": '"1"'}
+    place.server.files["/a"] = image_bytes(1), {"ETag": '"1"'}
     place.deploy()
     (content,) = place.contents()
     data = bytearray(content.read_bytes())
@@ -215,11 +187,11 @@ def test_a_damaged_copy_is_noticed_and_forgotten(place: Place) -> None:
     with pytest.raises(VerificationError, match="is damaged"):
         place.deploy()
     assert place.contents() == []
-    assert place.deploy()[0] == image_of(1)
+    assert place.deploy()[0] == image_bytes(1)
 
 
 def test_a_wrong_image_is_not_kept(place: Place) -> None:
-    place.server.files["/a"] = image_of(1), {"ETag": '"1"'}
+    place.server.files["/a"] = image_bytes(1), {"ETag": '"1"'}
     with pytest.raises(VerificationError):
         place.deploy(sha256="0" * 64)
     assert place.contents() == []
@@ -228,7 +200,7 @@ def test_a_wrong_image_is_not_kept(place: Place) -> None:
 def test_it_is_bounded(place: Place) -> None:
     """What was not used for longest goes first; what is too large is not kept at all."""
     for number in range(4):
-        place.server.files[f"/{number}"] = image_of(number), {"ETag": f'"{number}"'}
+        place.server.files[f"/{number}"] = image_bytes(number), {"ETag": f'"{number}"'}
     for number in (0, 1, 0, 2):
         place.deploy(f"/{number}", limit=2 * MIB + 4096)
     place.server.seen.clear()
@@ -243,7 +215,7 @@ def test_it_is_bounded(place: Place) -> None:
 
 
 def test_broken_notes_count_as_none(place: Place) -> None:
-    place.server.files["/a"] = image_of(1), {"ETag": '"1"'}
+    place.server.files["/a"] = image_bytes(1), {"ETag": '"1"'}
     place.deploy()
     (note,) = (place.cache / "urls").iterdir()
     for text in (
@@ -255,21 +227,21 @@ def test_broken_notes_count_as_none(place: Place) -> None:
         '{"digest": "' + "a" * 64 + '"}',
     ):
         note.write_text(text)
-        assert place.deploy()[0] == image_of(1)
+        assert place.deploy()[0] == image_bytes(1)
     assert {status for _, status in place.server.seen} == {200}
 
 
 def test_several_at_once(place: Place) -> None:
     """Each gets its image, whatever the others do with the cache; in the end it is whole."""
     for number in range(3):
-        place.server.files[f"/{number}"] = image_of(number), {"ETag": f'"{number}"'}
+        place.server.files[f"/{number}"] = image_bytes(number), {"ETag": f'"{number}"'}
     places = [Place(place.directory / f"p{number}", place.server) for number in range(3)]
     wrong: list[object] = []
 
     def work(mine: Place, first: int) -> None:
         for step in range(4):
             number = (first + step) % 3
-            if mine.deploy(f"/{number}", limit=2 * MIB + 4096)[0] != image_of(number):
+            if mine.deploy(f"/{number}", limit=2 * MIB + 4096)[0] != image_bytes(number):
                 wrong.append(number)
 
     threads = []
@@ -285,7 +257,7 @@ def test_several_at_once(place: Place) -> None:
 
 
 def test_a_directory_that_others_can_change_is_refused(place: Place) -> None:
-    place.server.files["/a"] = image_of(1), {"ETag": '"1"'}
+    place.server.files["/a"] = image_bytes(1), {"ETag": '"1"'}
     place.cache.mkdir()
     place.cache.chmod(0o777)
     with pytest.raises(NodeError, match="can be changed by others"):

@@ -16,19 +16,16 @@ from pathlib import Path
 
 import pytest
 
+from simulated_source import MIB, Heard, copied
 from snf_image_contract.names import ImageFormat
-from snf_image_host.copying import CopyResult, copy_image
-from snf_image_host.deployment import ImageSource, SourceSettings, TargetDisk
-from snf_image_host.disks import open_disks
+from snf_image_host.copying import CopyResult
+from snf_image_host.deployment import ImageSource, SourceSettings
 from snf_image_host.errors import ImageError, SnfImageError, UserError, VerificationError
 from snf_image_host.image_container import recognise
-from snf_image_host.reporter import Event, Reporter, Warning
-from snf_image_host.sources.image import open_image
 from snf_image_process import run
 
 pytestmark = pytest.mark.slow
 
-MIB = 1 << 20
 DEFAULT = frozenset({"raw", "gzip", "xz", "zstd", "bzip2", "lz4"})
 
 
@@ -55,20 +52,6 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-class Heard:
-    """A sink that remembers warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def handle(self, event: Event) -> None:
-        if isinstance(event, Warning):
-            self.warnings.append(event.message)
-
-    def close(self) -> None:
-        pass
-
-
 def copy(
     image: Path,
     disk: Path,
@@ -88,10 +71,7 @@ def copy(
         container=container,
         settings=SourceSettings(containers=containers, runtime_dir=str(image.parent / "run")),
     )
-    target = TargetDisk(index=0, path=str(disk), create_size=size)
-    reporter = Reporter(heard or Heard())
-    with open_disks([target]) as disks, open_image(source, reporter) as stream:
-        return copy_image(stream, disks[0], idle_timeout=60)
+    return copied(source, disk, size=size, sink=heard or Heard())
 
 
 @pytest.mark.requires("zstd", "xz", "lz4")

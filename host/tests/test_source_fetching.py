@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import http.server
 import ipaddress
-import random
 import re
 import socket
 import threading
@@ -16,33 +14,31 @@ from pathlib import Path
 
 import pytest
 
+from simulated_source import MIB, LoopbackServer, QuietHandler, answering, copied, image_bytes
 from snf_image_contract.names import ImageFormat
-from snf_image_host.copying import CopyResult, copy_image
-from snf_image_host.deployment import FetchPolicy, ImageSource, SourceSettings, TargetDisk
-from snf_image_host.disks import open_disks
+from snf_image_host.copying import CopyResult
+from snf_image_host.deployment import FetchPolicy, ImageSource, SourceSettings
 from snf_image_host.errors import ImageError, NodeError, UserError
 from snf_image_host.fetching import fetch_document
 from snf_image_host.fetching.addresses import allowed_addresses, why_refused
 from snf_image_host.fetching.curl import Call, configuration
 from snf_image_host.image_container import Container
 from snf_image_host.reporter import Reporter
-from snf_image_host.sources.image import open_image
 from snf_image_host.vm.account import Account
 from snf_image_process import Running, start
 
-MIB = 1 << 20
-IMAGE = bytes(510) + b"\x55\xaa" + random.Random(3).randbytes(3 * MIB)  # noqa: S311 - reproducible, not secret
+IMAGE = image_bytes(3, 3 * MIB)
 LOOPBACK = FetchPolicy(hosts=("127.0.0.1",), timeout=5, idle_timeout=2, max_redirects=3)
 Answer = Callable[["Handler"], None]
 pytestmark = pytest.mark.requires("curl")
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     """Answers by what the test put into the server."""
 
     server: Server
 
-    def do_GET(self) -> None:
+    def answer(self) -> None:
         self.server.seen.append((self.path, dict(self.headers.items())))
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.server.answers[self.path.partition("?")[0]](self)
@@ -57,30 +53,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        pass
 
-
-class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
+class Server(LoopbackServer):
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.answers: dict[str, Answer] = {}
         self.seen: list[tuple[str, dict[str, str]]] = []
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}{path}"
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    with answering(Server()) as made:
         yield made
-        made.shutdown()
-        thread.join()
 
 
 def deploy(
@@ -97,9 +81,7 @@ def deploy(
             fetch=policy, containers=frozenset(Container), runtime_dir=str(disk.parent / "run")
         ),
     )
-    target = TargetDisk(index=0, path=str(disk), create_size=4 * MIB)
-    with open_disks([target]) as disks, open_image(source, Reporter()) as stream:
-        return copy_image(stream, disks[0], idle_timeout=20)
+    return copied(source, disk, size=4 * MIB, idle_timeout=20)
 
 
 def test_an_image_is_fetched(server: Server, tmp_path: Path) -> None:

@@ -6,32 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from simulated_source import MIB, Heard, copied
 from snf_image_contract.names import ImageFormat
-from snf_image_host.copying import copy_image
-from snf_image_host.deployment import ImageSource, SourceSettings, TargetDisk, Verification
-from snf_image_host.disks import open_disks
+from snf_image_host.deployment import ImageSource, SourceSettings, Verification
 from snf_image_host.errors import UserError, VerificationError
 from snf_image_host.parameters.problems import ParseError
-from snf_image_host.reporter import Event, Reporter, Warning
 from snf_image_host.sources.backends import BackendPlaces, Located, locate
-from snf_image_host.sources.image import open_image
 
 NOWHERE = BackendPlaces(programs="/nonexistent", configuration="/nonexistent")
 DATA = b"x" * 65536
-
-
-class Heard:
-    """A sink that remembers warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def handle(self, event: Event) -> None:
-        if isinstance(event, Warning):
-            self.warnings.append(event.message)
-
-    def close(self) -> None:
-        pass
 
 
 def copy(images: Path, name: str, heard: Heard) -> bytes:
@@ -45,9 +28,7 @@ def copy(images: Path, name: str, heard: Heard) -> bytes:
         settings=SourceSettings(image_dir=str(images)),
     )
     disk = images.parent / "disk"
-    target = TargetDisk(index=0, path=str(disk), create_size=1 << 20)
-    with open_disks([target]) as disks, open_image(source, Reporter(heard)) as stream:
-        copy_image(stream, disks[0])
+    copied(source, disk, size=MIB, sink=heard)
     return disk.read_bytes()[: len(DATA)]
 
 

@@ -6,17 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from simulated_source import MIB, copied
 from snf_image_contract.names import ImageFormat
-from snf_image_host.copying import CopyResult, copy_image
-from snf_image_host.deployment import ImageSource, SourceSettings, TargetDisk
-from snf_image_host.disks import open_disks
+from snf_image_host.copying import CopyResult
+from snf_image_host.deployment import ImageSource, SourceSettings
 from snf_image_host.errors import ImageError
 from snf_image_host.parameters.problems import ParseError
-from snf_image_host.reporter import Debug, Event, Reporter
+from snf_image_host.reporter import Debug, Event
 from snf_image_host.sources.backends import BackendPlaces, Located, backends, locate
-from snf_image_host.sources.image import open_image
 
-MIB = 1 << 20
 GOOD = """\
 case "$1" in
 -p) case "$2" in pithos:*) echo yes;; *) echo no;; esac;;
@@ -67,9 +65,7 @@ class Place:
             program=str(program),
             settings=SourceSettings(runtime_dir=str(self.directory / "run")),
         )
-        target = TargetDisk(index=0, path=str(self.directory / "disk"), create_size=4 * MIB)
-        with open_disks([target]) as disks, open_image(source, Reporter(self)) as stream:
-            return copy_image(stream, disks[0])
+        return copied(source, self.directory / "disk", size=4 * MIB, sink=self)
 
 
 @pytest.fixture

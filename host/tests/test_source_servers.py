@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import http.server
 import itertools
-import random
 import ssl
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -17,25 +14,21 @@ import pytest
 
 from simulated_certificate import make_certificate
 from simulated_ftp import FtpServer, ftp_server
+from simulated_source import MIB, Heard, LoopbackServer, QuietHandler, answering, copied, image_bytes
 from snf_image_contract.names import ImageFormat
-from snf_image_host.copying import CopyResult, copy_image
-from snf_image_host.deployment import FetchPolicy, ImageSource, SourceSettings, TargetDisk
-from snf_image_host.disks import open_disks
+from snf_image_host.copying import CopyResult
+from snf_image_host.deployment import FetchPolicy, ImageSource, SourceSettings
 from snf_image_host.errors import ImageError, NodeError, SnfImageError, UserError
 from snf_image_host.fetching import fetch_document
-from snf_image_host.reporter import Event, Reporter, Warning
-from snf_image_host.sources.image import open_image
+from snf_image_host.reporter import Reporter
 from snf_image_host.vm.account import Account
 
-MIB: Final = 1 << 20
-IMAGE: Final = bytes(510) + b"\x55\xaa" + random.Random(5).randbytes(2 * MIB)  # noqa: S311 - reproducible
+IMAGE: Final = image_bytes(5, 2 * MIB)
 LOOPBACK: Final = FetchPolicy(hosts=("127.0.0.1",), timeout=5, idle_timeout=5)
 pytestmark = pytest.mark.requires("curl")
 
 
-def deploy(
-    url: str, disk: Path, policy: FetchPolicy = LOOPBACK, reporter: Reporter | None = None
-) -> CopyResult:
+def deploy(url: str, disk: Path, policy: FetchPolicy = LOOPBACK, heard: Heard | None = None) -> CopyResult:
     source = ImageSource(
         path=url,
         shown="the-image",
@@ -43,17 +36,15 @@ def deploy(
         kind="url",
         settings=SourceSettings(fetch=policy, runtime_dir=str(disk.parent / "run")),
     )
-    target = TargetDisk(index=0, path=str(disk), create_size=4 * MIB)
-    with open_disks([target]) as disks, open_image(source, reporter or Reporter()) as stream:
-        return copy_image(stream, disks[0], idle_timeout=20)
+    return copied(source, disk, size=4 * MIB, sink=heard, idle_timeout=20)
 
 
 def arrived(disk: Path) -> bool:
     return disk.read_bytes()[: len(IMAGE)] == IMAGE
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
+class Handler(QuietHandler):
+    def answer(self) -> None:
         with contextlib.suppress(OSError):
             if self.path == "/endless":
                 self.send_response(200)
@@ -71,44 +62,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             # A body beyond what was announced is none of the response's.
             self.wfile.write(IMAGE + (b"more" if self.path == "/more" else b""))
 
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class HttpServer(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        pass  # a client that goes away
-
 
 @contextlib.contextmanager
 def https(context: ssl.SSLContext) -> Iterator[str]:
-    with HttpServer(("127.0.0.1", 0), Handler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        yield f"https://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    server = LoopbackServer(Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with answering(server):
+        yield server.url("", "https")
 
 
 @pytest.fixture
 def ftp() -> Iterator[FtpServer]:
     with ftp_server() as server:
         yield server
-
-
-class Heard:
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def handle(self, event: Event) -> None:
-        if isinstance(event, Warning):
-            self.warnings.append(event.message)
-
-    def close(self) -> None:
-        pass
 
 
 def test_https(tmp_path: Path) -> None:
@@ -124,7 +90,7 @@ def test_https(tmp_path: Path) -> None:
             with pytest.raises(NodeError, match=r"(?i)certificate"):
                 deploy(f"{url}/a", tmp_path / "no-disk", policy)
         insecure = dataclasses.replace(LOOPBACK, insecure=True)
-        deploy(f"{url}/a", tmp_path / "disk2", insecure, Reporter(heard))
+        deploy(f"{url}/a", tmp_path / "disk2", insecure, heard)
     assert arrived(tmp_path / "disk2")
     assert any("FETCH_INSECURE" in warning for warning in heard.warnings)
     assert not (tmp_path / "no-disk").exists()

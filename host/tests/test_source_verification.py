@@ -9,27 +9,25 @@ from pathlib import Path
 
 import pytest
 
+from simulated_source import MIB, Heard, copied
 from snf_image_contract.names import ImageFormat
-from snf_image_host.copying import CopyResult, copy_image
-from snf_image_host.deployment import ImageSource, SourceSettings, TargetDisk, Verification, VerifyPolicy
-from snf_image_host.disks import open_disks
+from snf_image_host.copying import CopyResult
+from snf_image_host.deployment import ImageSource, SourceSettings, Verification, VerifyPolicy
 from snf_image_host.errors import ImageError, NodeError, UserError, VerificationError
-from snf_image_host.reporter import Event, Reporter, Warning
 from snf_image_host.sources.checksums import digests_of
-from snf_image_host.sources.image import open_image
 from snf_image_process import run
 
-MIB = 1 << 20
 DATA = bytes(510) + b"\x55\xaa" + bytes(range(256)) * 8192
 SHA256 = hashlib.sha256(DATA).hexdigest()
 SHA512 = hashlib.sha512(DATA).hexdigest()
 WRONG = "0" * 64
 
 
-class Place:
+class Place(Heard):
     """A directory with an image, a disk and trusted keys."""
 
     def __init__(self, directory: Path) -> None:
+        super().__init__()
         self.directory = directory
         self.disk = directory / "disk"
         self.image = directory / "x.raw"
@@ -37,19 +35,11 @@ class Place:
         self.keys.mkdir()
         self.image.write_bytes(DATA)
         self.disk.write_bytes(b"\xff" * 4 * MIB)
-        self.warnings: list[str] = []
 
     def put(self, name: str, text: str | bytes) -> Path:
         path = self.directory / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return path
-
-    def handle(self, event: Event) -> None:
-        if isinstance(event, Warning):
-            self.warnings.append(event.message)
-
-    def close(self) -> None:
-        pass
 
     def copy(
         self,
@@ -72,9 +62,7 @@ class Place:
             ),
             settings=SourceSettings(runtime_dir=str(self.directory / "run")),
         )
-        target = TargetDisk(index=0, path=str(self.disk))
-        with open_disks([target]) as disks, open_image(source, Reporter(self)) as stream:
-            return copy_image(stream, disks[0])
+        return copied(source, self.disk, sink=self)
 
     def is_untouched(self) -> bool:
         return self.disk.read_bytes() == b"\xff" * 4 * MIB

@@ -26,6 +26,10 @@ CONFIGURATION = (
     "RENAME_GUEST=yes",
     "IMPORT_GROW=yes",
 )
+DISKDUMPS = (
+    "alpine-mbr-ext4", "ubuntu-gpt-ext4", "debian-bookworm-mbr", "windows2022-gpt-ntfs",
+    "freebsd-gpt-ufs2-hashes",
+)  # fmt: skip
 MONITOR = """#!/bin/sh
 # Keeps what it is told of each instance; of inst5 it wants to hear nothing.
 [ "$2" != inst5.gnt.test ] || exit 1
@@ -42,9 +46,9 @@ def bare_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def cluster(bare_cluster: Cluster) -> Cluster:
-    """A cluster whose operator set up the provider, five images and a program that watches progress."""
+    """A cluster whose operator set up the provider, some images and a program that watches progress."""
     bare_cluster.write("/srv/monitor", MONITOR, 0o755)
-    for name in ("alpine-mbr-ext4", "ubuntu-gpt-ext4", "debian-bookworm-mbr", "windows2022-gpt-ntfs"):
+    for name in DISKDUMPS:
         _put(load_fixture(name).path, bare_cluster.path(f"{IMAGES}/{name}.diskdump"))
     _put_dump(load_fixture("alpine-mbr-ext4"), bare_cluster.path(f"{IMAGES}/alpine.extdump"))
     provided(bare_cluster, CONFIGURATION)
@@ -60,7 +64,7 @@ def _put(source: str, target: str) -> None:
 
 def _put_dump(fixture: FixtureImage, target: str) -> None:
     """A dump of the root file system alone."""
-    (root,) = (part for part in fixture.partitions if part.number == fixture.facts.root_partition)
+    root = fixture.root()
     argv = ["dd", f"if={fixture.path}", f"of={target}", "bs=1M", f"skip={root.start}", f"count={root.size}"]
     run([*argv, "conv=sparse"], timeout=120)
     os.truncate(target, root.size * MIB)

@@ -14,17 +14,18 @@ from typing import Any
 import pytest
 
 from snf_image_process import PIPE, run, start
-from snf_image_vmtests import crypt_hash, places
+from snf_image_vmtests import crypt_hash, manifest, ntfs_look, places, ufs_look
 from snf_image_vmtests.deployment import KEY
 from snf_image_vmtests.ext_image import ExtImage, boot_signature
-from snf_image_vmtests.fixture_images import load_fixture
+from snf_image_vmtests.fixture_images import FixtureImage, load_fixture
 from snf_image_vmtests.ganeti_cluster import IMAGES, NODE, Cluster, Told, add_words, spell
 from snf_image_vmtests.operator_pages import shell_lines
 from snf_image_vmtests.serial_console import SerialConsole
+from snf_image_vmtests.windows_scripts import powershell_accounts, specialize
 
 pytestmark = [
     pytest.mark.requires(
-        "root", "qemu", "fixtures", "helper-image", "snf-image", "ganeti", "e2fsprogs", "fdisk"
+        "root", "qemu", "fixtures", "helper-image", "snf-image", "ganeti", "e2fsprogs", "fdisk", "ntfs-3g"
     ),
     pytest.mark.timeout(400, method="signal"),
 ]
@@ -282,20 +283,60 @@ def test_reinstall(cluster: Cluster) -> None:
     assert "the instance is reinstalled" in log
 
 
-def test_windows(cluster: Cluster) -> None:
-    """R-SEC-5, R-DET-4: a Windows on GPT, whose family is found; its password and key are private."""
-    name = "inst11.gnt.test"
-    parameters = {"img_id": "windows2022-gpt-ntfs.diskdump", "img_format": "diskdump"}
-    private = spell({"img_passwd": PASSWORD, "os_product_key": "ABCDE-12345-FGHIJ-67890-KLMNO"})
-    cluster.add(name, parameters, "--os-parameters-private", private).demand()
-    (entry,) = receipts(cluster, name)
-    receipt = entry["receipt"]
-    assert receipt["system"]["os_family"] == "windows"
-    ran = {task["name"] for task in receipt["tasks"] if task["skipped"] is None}
-    assert {"FixPartitionTable", "InstallUnattend", "ChangePassword"} <= ran
-    assert boot_signature(cluster.disk_of(name)) == b"\x55\xaa"
-    assert "ABCDE-12345" not in json.dumps(entry)
-    assert "ABCDE-12345" not in logs_of(cluster, "add", name)[0]
+WINDOWS, FREEBSD = "inst11.gnt.test", "inst12.gnt.test"
+PRODUCT_KEY = "ABCDE-12345-FGHIJ-67890-KLMNO"
+
+
+def test_windows_and_freebsd(cluster: Cluster) -> None:
+    """R-SEC-5, R-DET-4, D-35: both at once, on GPT; families are found; what will boot is on the disks."""
+    private = ["--os-parameters-private", spell({"img_passwd": PASSWORD, "os_product_key": PRODUCT_KEY})]
+    windows = {"img_id": "windows2022-gpt-ntfs.diskdump", "img_format": "diskdump"}
+    freebsd = {"img_id": "freebsd-gpt-ufs2-hashes.diskdump", "img_format": "diskdump"}
+    told = together(
+        cluster,
+        [
+            add_words(WINDOWS, windows, *private),
+            add_words(FREEBSD, freebsd, "--os-parameters-private", spell({"img_passwd": PASSWORD})),
+        ],
+    )
+    for answer in told:
+        answer.demand()
+    prove_windows(cluster, load_fixture("windows2022-gpt-ntfs"))
+    prove_freebsd(cluster, load_fixture("freebsd-gpt-ufs2-hashes"))
+
+
+def prove_windows(cluster: Cluster, fixture: FixtureImage) -> None:
+    """R-TASK-HOST-7, R-TASK-UNA-10, R-TASK-WPW-3: name, key and password for its first start."""
+    script = "/Windows/SnfScripts/ChangeAdminPassword.ps1"
+    disk = cluster.disk_of(WINDOWS)
+    files = ntfs_look.read_files(disk, fixture.root(), ["/unattend.xml", script])
+    found = specialize(files["/unattend.xml"], "amd64")
+    assert (found.computer_name, found.product_key) == (WINDOWS.partition(".")[0], PRODUCT_KEY)
+    assert powershell_accounts(files[script]) == [("Administrator", PASSWORD)]
+    assert boot_signature(disk) == b"\x55\xaa"
+    (entry,) = receipts(cluster, WINDOWS)
+    assert entry["receipt"]["system"]["os_family"] == "windows"
+    (log,) = logs_of(cluster, "add", WINDOWS)
+    for text in (json.dumps(entry), log):
+        assert PRODUCT_KEY not in text
+        assert PASSWORD not in text
+        assert json.dumps(PASSWORD)[1:-1] not in text
+
+
+def prove_freebsd(cluster: Cluster, fixture: FixtureImage) -> None:
+    """R-TASK-HOST-6, R-TASK-PW-4, R-TASK-FSU-3: name and hash; a sound file system fills the disk."""
+    disk, offset = cluster.disk_of(FREEBSD), fixture.root().start * MIB
+    ufs_look.check(disk, offset)
+    size, _ = ufs_look.size(disk, offset)
+    assert size > 280 * MIB
+    with ufs_look.archive(disk, {"/": offset}) as archive:
+        files = manifest.read_files(archive, ["/etc/rc.conf", "/etc/master.passwd"])
+    assert f'hostname="{FREEBSD}"' in files["/etc/rc.conf"].decode()
+    stored = dict(line.split(":")[:2] for line in files["/etc/master.passwd"].decode().splitlines())
+    assert crypt_hash.verify(PASSWORD, stored["root"])
+    assert not crypt_hash.verify("old", stored["root"])
+    (entry,) = receipts(cluster, FREEBSD)
+    assert entry["receipt"]["system"]["os_family"] == "freebsd"
 
 
 def test_failing_customisation(cluster: Cluster) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
 import importlib.util
 import os
 import shutil
@@ -120,6 +121,11 @@ CAPABILITIES: Final[dict[str, Capability]] = {
     "openssl": _program("openssl"),
     "gpg": _program("gpg", "gpgv", package="gnupg"),
     "qemu-nbd": _program("qemu-nbd", package="qemu-utils"),
+    "qemu-block-extra": Capability(
+        check=lambda: bool(glob.glob("/usr/lib/*/qemu/block-rbd.so")),
+        remedy="install the Debian package qemu-block-extra",
+    ),
+    "tgt": _program("tgtd", "tgtadm", package="tgt"),
     "chromium": Capability(
         check=lambda: any(find_program(name) for name in CHROMIUM),
         remedy="install the Debian package chromium-headless-shell or chromium",

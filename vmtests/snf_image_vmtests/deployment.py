@@ -23,6 +23,7 @@ GATEWAY: Final = "192.0.2.1"
 SWAP_DISK_MIB: Final = 64
 KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl of@tests"
 """A public key; nobody has the private one."""
+PRODUCT_KEY: Final = "ABCDE-12345-FGHIJ-67890-KLMNO"
 INJECTED: Final = {
     "/etc/motd.d/welcome": ("Willkommen\n", "root", "root", 0o644),
     "/root/injected.bin": ("\x00\x01 not text \x7f", "root", "root", 0o400),
@@ -104,8 +105,7 @@ def deploy(
 
 def dump_of(fixture: FixtureImage, directory: str) -> FixtureImage:
     """The root file system of an image as a file of its own; deployed, it is partition 1 of an MBR."""
-    root = fixture.facts.root_partition
-    (partition,) = (part for part in fixture.partitions if part.number == root)
+    partition = fixture.root()
     path = os.path.join(directory, "root.dump")
     with open(fixture.path, "rb") as image, open(path, "xb") as dump:
         image.seek(partition.start * MIB)
@@ -160,6 +160,8 @@ def _asked(cell: Cell, directory: str) -> list[str]:
         argv += ["--swap", cell.swap]
     if cell.network != "none":
         argv += ["--nic", _NETWORKS[cell.network]]
+    if cell.product_key:
+        argv += ["--product-key-file", _file(directory, "product-key", f"{PRODUCT_KEY}\n")]
     if cell.files:
         argv += ["--personality", _file(directory, "personality", _personality())]
     properties = [*cell.properties]

@@ -33,9 +33,7 @@ class ExtImage:
     @classmethod
     def on(cls, path: str, fixture: FixtureImage) -> ExtImage:
         """A disk that has the fixture's partitions."""
-        number = fixture.facts.root_partition
-        (root,) = (part for part in fixture.partitions if part.number == number)
-        return cls(path, start=root.start)
+        return cls(path, start=fixture.root().start)
 
     @property
     def _file_system(self) -> str:

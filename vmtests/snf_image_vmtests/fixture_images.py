@@ -103,6 +103,11 @@ class FixtureImage:
         """Numbers of partitions by where they are mounted."""
         return {part.mount: part.number for part in self.partitions if part.mount is not None}
 
+    def root(self) -> PartitionFacts:
+        """The partition with the root file system."""
+        (found,) = (part for part in self.partitions if part.number == self.facts.root_partition)
+        return found
+
     def last_partition(self) -> PartitionFacts:
         """The partition that a deployment enlarges: the last on the disk; a container is not one."""
         return max((part for part in self.partitions if not part.container), key=lambda part: part.start)

@@ -35,8 +35,8 @@ class Cell:
     ``disk_size`` in mebibytes. ``swap``: ``2:64``, or ``b`` for a second disk. ``users`` empty: root.
     ``properties``: NAME=VALUE. ``dump``: not the image is deployed but a dump of its root file system.
     ``twice``: deployed a second time onto the same disk, with the same result.
-    ``files``: two files are injected. ``boot``: the result is booted and logged into; it is looked at from
-    outside in any case. ``refused``: it must fail.
+    ``product_key``: one is given, for Windows. ``files``: two files are injected. ``boot``: the result is
+    booted and logged into; it is looked at from outside in any case. ``refused``: it must fail.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Cell:
     users: tuple[str, ...] = ()
     swap: str | None = None
     network: Literal["none", "dhcp", "static", "static+slaac"] = "none"
+    product_key: bool = False
     files: bool = False
     cloud_init: bool = False
     properties: tuple[str, ...] = ()

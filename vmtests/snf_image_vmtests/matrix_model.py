@@ -49,7 +49,7 @@ SYSTEMS: Final[dict[str, System]] = {
     "gentoo": _LINUX,
     "slackware": _LINUX,
     "alpine": _LINUX,
-    "freebsd": System(filesystems=("ufs2", "ufs2-hashes"), tables=("gpt",), lacks=NOT_BSD),
+    "freebsd": System(filesystems=("ufs2", "ufs2-hashes", "ufs1"), tables=("gpt",), lacks=NOT_BSD),
     "netbsd": System(
         filesystems=("ufs1-ffs", "ufs1-ffs-bigendian", "ufs2-ffs", "ufs2-ffs-bigendian"),
         tables=("mbr", "gpt", "disklabel"),

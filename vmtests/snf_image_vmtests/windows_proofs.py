@@ -10,7 +10,7 @@ from typing import Any
 
 from snf_image_process import run
 from snf_image_vmtests import manifest
-from snf_image_vmtests.deployment import INJECTED, Deployed
+from snf_image_vmtests.deployment import INJECTED, PRODUCT_KEY, Deployed
 from snf_image_vmtests.inspection import InspectedDisk, PartitionSeen
 from snf_image_vmtests.windows_scripts import batch_accounts, powershell_accounts, specialize
 
@@ -94,21 +94,25 @@ def answer_file(deployed: Deployed) -> str:
 
 
 def _prove_answer_file(deployed: Deployed, files: Mapping[str, bytes], architecture: str) -> None:
-    """R-TASK-UNA-8, R-TASK-HOST-7: for the architecture of the image, each command once, last."""
+    """R-TASK-UNA-8, R-TASK-UNA-10, R-TASK-HOST-7: for the image's architecture, each command once, last."""
     found = specialize(files[answer_file(deployed)], architecture)
     names = [command.lower().rpartition("\\")[2] for command in found.commands]
     assert names.count("changeadminpassword.cmd") == 1
     assert names.count("extendfilesystem") == 1
     if deployed.cell.hostname is not None:
         assert found.computer_name == deployed.cell.hostname.partition(".")[0]
+    if deployed.cell.product_key:
+        assert found.product_key == PRODUCT_KEY
 
 
 def _prove_sysprep_inf(deployed: Deployed, files: Mapping[str, bytes]) -> None:
-    """R-TASK-UNA-11: the name, and both scripts at the end of mini-setup."""
+    """R-TASK-UNA-10, R-TASK-UNA-11: the name, the key, and both scripts at the end of mini-setup."""
     lines = files["/sysprep/sysprep.inf"].decode("ascii").split("\r\n")
     if deployed.cell.hostname is not None:
         section = lines.index("[UserData]")
         assert f"ComputerName={deployed.cell.hostname.partition('.')[0]}" in lines[section:]
+    if deployed.cell.product_key:
+        assert f"ProductKey={PRODUCT_KEY}" in lines[lines.index("[UserData]") :]
     commands = files["/sysprep/i386/$oem$/cmdlines.txt"].decode("ascii").lower()
     for name in ("snfscripts\\changeadminpassword.cmd", "setup\\scripts\\setupcomplete.cmd"):
         assert commands.count(f'"c:\\windows\\{name}"') == 1

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-RULE = re.compile(r"\b(?:R-[A-Z]+(?:-[A-Z0-9]+)*-?\d+|T-\d+|D-\d+)\b")
-RANGE = re.compile(r"\b((?:R-[A-Z]+(?:-[A-Z0-9]+)*-|R-[A-Z]+-|T-|D-))(\d+)(?:…|\.\.\.| to )(?:\1)?(\d+)\b")
-BULLET = re.compile(r"^\s*- \*\*((?:R-[A-Z]+(?:-[A-Z0-9]+)*-?|T-|D-)\d+)\*\*", re.MULTILINE)
+RULE = re.compile(r"\b(?:R-[A-Z]+(?:-[A-Z0-9]+)*-?\d+|T-\d+|D-\d+|U-\d+)\b")
+RANGE = re.compile(r"\b((?:R-[A-Z]+(?:-[A-Z0-9]+)*-|R-[A-Z]+-|T-|D-|U-))(\d+)(?:…|\.\.\.| to )(?:\1)?(\d+)\b")
+BULLET = re.compile(r"^\s*- \*\*((?:R-[A-Z]+(?:-[A-Z0-9]+)*-?|T-|D-|U-)\d+)\*\*", re.MULTILINE)
 
 
 def documented() -> dict[str, str]:

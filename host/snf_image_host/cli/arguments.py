@@ -266,6 +266,12 @@ def _add_wishes(parser: Parser) -> None:
     group.add_argument(
         "--cloud-userdata", metavar="FILE", help="user data for cloud-init; needs --property CLOUD_INIT=yes"
     )
+    group.add_argument("--product-key-file", metavar="FILE", help="product key of a Windows")
+    group.add_argument(
+        "--answer-file",
+        metavar="FILE|URL",
+        help="answer file for the setup of a Windows, instead of the image's and of the one that comes along",
+    )
     group.add_argument("--custom-task", metavar="FILE", help="a program to run in the helper at the end")
     group.add_argument(
         "--add-disk",

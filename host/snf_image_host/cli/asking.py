@@ -41,7 +41,7 @@ _SECRET_PROPERTIES: Final = {
     "PASSWD_HASH": "--password-hash-file",
     "PERSONALITY": "--personality",
     "CLOUD_USERDATA": "--cloud-userdata",
-    "OS_PRODUCT_KEY": "a file of parameters",
+    "OS_PRODUCT_KEY": "--product-key-file",
 } | {row.name: "--custom-task" for row in PROPERTIES if row.secret}
 """What must not be seen in a process list, and the option that takes it from a file (D-17, R-SEC-1)."""
 
@@ -57,7 +57,9 @@ def config_files(arguments: argparse.Namespace) -> tuple[ConfigFile, ...]:
 def build_request(arguments: argparse.Namespace, config: NodeConfig) -> Request:
     """What was asked. Raises a UserError with one line for each file or word that cannot be read."""
     problems = Problems()
-    parameters = _parameters(arguments, config, problems)
+    files = InputFiles(problems)
+    parameters = _parameters(arguments, config, files, problems)
+    answer_file = _answer_file(arguments.answer_file, files)
     nics = _nics(arguments.nic, problems)
     image = _image(arguments, problems)
     disks = _disks(arguments, problems)
@@ -72,6 +74,7 @@ def build_request(arguments: argparse.Namespace, config: NodeConfig) -> Request:
         hostname=arguments.hostname,
         parameters=parameters,
         nics=nics,
+        answer_file=answer_file,
         overrides=overrides(arguments),
         report=os.path.abspath(report) if report else None,
         keep=arguments.keep,
@@ -156,9 +159,8 @@ def _disk(index: int, word: str, problems: Problems, *, read_only: bool, size: i
 
 
 def _parameters(
-    arguments: argparse.Namespace, config: NodeConfig, problems: Problems
+    arguments: argparse.Namespace, config: NodeConfig, files: InputFiles, problems: Problems
 ) -> Mapping[str, Secret]:
-    files = InputFiles(problems)
     texts: dict[str, str | None] = {}
     image_format = getattr(arguments, "format", None)
     if image_format == AUTO:
@@ -175,6 +177,10 @@ def _parameters(
         texts["auth_keys"] = files.read_text("--auth-keys", arguments.auth_keys)
     if arguments.personality is not None:
         texts["img_personality"] = files.read_text("--personality", arguments.personality)
+    if arguments.product_key_file is not None:
+        texts["os_product_key"] = files.read_line("--product-key-file", arguments.product_key_file)
+    if arguments.answer_file is not None and _SCHEME.match(arguments.answer_file):
+        texts["os_answer_file"] = arguments.answer_file
     if arguments.cloud_userdata is not None:
         data = files.read("--cloud-userdata", arguments.cloud_userdata)
         texts["cloud_userdata"] = None if data is None else encode_base64(data)
@@ -185,6 +191,14 @@ def _parameters(
     if properties:
         texts["inst_properties"] = json.dumps(properties)
     return {name: Secret(text) for name, text in texts.items() if text is not None}
+
+
+def _answer_file(word: str | None, files: InputFiles) -> Secret | None:
+    """Base64 of the file that ``--answer-file`` names, read with the caller's rights; None for a URL."""
+    if word is None or _SCHEME.match(word):
+        return None
+    data = files.read("--answer-file", word)
+    return None if data is None else Secret(encode_base64(data))
 
 
 def _properties(arguments: argparse.Namespace, problems: Problems) -> dict[str, str]:

@@ -42,6 +42,12 @@ class Parameters:
     user_data: Secret | None
     given: Mapping[str, Secret]
 
+    def replacing_answer_files(self) -> Parameters:
+        """The same, with an answer file of the caller's that takes the place of one that the image brings."""
+        return dataclasses.replace(
+            self, properties=dataclasses.replace(self.properties, ignore_unattend=True)
+        )
+
 
 def merge_parameters(*sources: Mapping[str, Secret]) -> dict[str, Secret]:
     """Parameters of several sources, the later replacing the earlier (R-OSP-1)."""

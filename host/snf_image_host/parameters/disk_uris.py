@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from snf_image_host.parameters.disk_secrets import take_apart
 from snf_image_host.parameters.problems import ParseError
 
 _KNOWN: Final = re.compile(r"(rbd|iscsi|iser|nbd|ssh|gluster)(?:\+(?:tcp|unix|rdma))?:.+", re.IGNORECASE)
@@ -12,7 +13,8 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):.+")
 _ONLY_READ: Final = ("http", "https", "ftp", "ftps", "tftp")
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
 _SECRET: Final = re.compile(r"((?:key|keyring-data|password)=)[^:&,'\"\s]+", re.IGNORECASE)
-_USER: Final = re.compile(r"//[^/?#\s'\"]*@")
+_USER: Final = re.compile(r"(?<=:)//[^/?#]*@")
+_USER_IN_TEXT: Final = re.compile(r"//[^/?#\s'\"]*@")
 _MAX: Final = 4096
 
 
@@ -22,7 +24,10 @@ def looks_like_uri(text: str) -> bool:
 
 
 def parse_disk_uri(text: str) -> str:
-    """``text`` if it is the URI of a disk that can be served; no error shows any of it."""
+    """``text`` if it is the URI of a disk that can be served; no error shows any of it.
+
+    One with a key or password is refused if that could not be handed to qemu apart (R-SEC-1).
+    """
     if len(text) > _MAX or _UNSAFE.search(text):
         raise ParseError("must be a URI without white space and control characters", echo=False)
     match = _SCHEME.fullmatch(text)
@@ -34,6 +39,8 @@ def parse_disk_uri(text: str) -> str:
         raise ParseError(f"must be a URI of rbd, iscsi, nbd, ssh or gluster; {what}", echo=False)
     if scheme == "rbd" and "@" in _rbd_name(text):
         raise ParseError("is a snapshot, which cannot be written", echo=False)
+    if has_secret(text):
+        take_apart(text)
     return text
 
 
@@ -60,7 +67,9 @@ def has_secret(text: str) -> bool:
 
 def hide_disk_uri(message: str, uri: str) -> str:
     """What a program says about ``uri``, without its secrets."""
-    return _USER.sub("//", _SECRET.sub(r"\1…", message.replace(uri, shown_disk_uri(uri))))
+    # It may also say how it was told to open it.
+    message = re.sub(r"'json:\{.*\}'", lambda _: f"'{shown_disk_uri(uri)}'", message)
+    return _USER_IN_TEXT.sub("//", _SECRET.sub(r"\1…", message.replace(uri, shown_disk_uri(uri))))
 
 
 def _rbd_name(text: str) -> str:

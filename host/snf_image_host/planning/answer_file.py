@@ -1,8 +1,9 @@
-"""The answer file for Windows: fetched from os_answer_file, read below ANSWER_FILE_DIR, or the operator's."""
+"""The answer file for Windows: the caller's, what os_answer_file names, or the operator's."""
 
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import urllib.parse
 from typing import Final
@@ -13,35 +14,41 @@ from snf_image_contract.secret import Secret
 from snf_image_host.configuration.node_config import NodeConfig
 from snf_image_host.errors import SnfImageError
 from snf_image_host.image_directory import open_image_file
+from snf_image_host.parameters.checks import Parameters
 from snf_image_host.parameters.problems import Problems
 from snf_image_host.parameters.urls import scheme_of
 from snf_image_host.planning.documents import fetch
+from snf_image_host.planning.request import Request
 
 _NAME: Final = "os_answer_file"
+_OPTION: Final = "--answer-file"
 
 
 def answer_file(
-    url: str | None, config: NodeConfig, family: OsFamily | None, problems: Problems
+    asked: Request, parameters: Parameters, config: NodeConfig, problems: Problems
 ) -> Secret | None:
-    """Base64 of what os_answer_file names, else of what UNATTEND names; None if the image is no Windows.
+    """Base64 of the answer file; None if there is none, or the image is no Windows.
 
-    To be called when all else was checked: a mistake must not cost a fetch. Errors go to ``problems``; what
-    cannot be fetched is a :class:`SnfImageError`.
+    It is the one that the request brings, else what os_answer_file names, else what UNATTEND names. To be
+    called when all else was checked: a mistake must not cost a fetch. Errors go to ``problems``; what cannot
+    be fetched is a :class:`SnfImageError`.
     """
-    if url is None:
+    given, url, family = asked.answer_file, parameters.answer_file, parameters.family
+    if given is not None:
+        name, read = _OPTION, functools.partial(_bounded, base64.b64decode(given.reveal()), _OPTION)
+    elif url is not None:
+        name, read = _NAME, functools.partial(_read_named, url)
+    else:
         return default_answer_file(config, family, problems)
     if family is not None and not family.is_windows:
-        problems.warn(f"{_NAME} is ignored for {family} images")
+        problems.warn(f"{name} is ignored for {family} images")
         return None
     if problems.errors:
         return None
-    if scheme_of(url) == "file":
-        data = _read_below(config, url, problems)
-    else:
-        data = fetch(_NAME, url, config, problems)
+    data = read(config, problems)
     # Whether an unknown family wants XML or text, the helper will know.
     if data is not None and family is OsFamily.WINDOWS:
-        _demand_xml(data, problems)
+        _demand_xml(data, name, problems)
     return None if data is None else Secret(base64.b64encode(data).decode("ascii"))
 
 
@@ -59,10 +66,22 @@ def default_answer_file(config: NodeConfig, family: OsFamily | None, problems: P
     except OSError as error:
         problems.error(f"UNATTEND: {config.unattend}: {error.strerror}")
         return None
+    bounded = _bounded(data, f"UNATTEND: {config.unattend}", config, problems)
+    return None if bounded is None else Secret(base64.b64encode(bounded).decode("ascii"))
+
+
+def _bounded(data: bytes, name: str, config: NodeConfig, problems: Problems) -> bytes | None:
+    """``data``, if it is not larger than FETCH_MAX_PARAM_SIZE."""
     if len(data) > config.fetch_max_param_size:
-        problems.error(f"UNATTEND: {config.unattend}: larger than {config.fetch_max_param_size} bytes")
+        problems.error(f"{name}: larger than {config.fetch_max_param_size} bytes")
         return None
-    return Secret(base64.b64encode(data).decode("ascii"))
+    return data
+
+
+def _read_named(url: str, config: NodeConfig, problems: Problems) -> bytes | None:
+    if scheme_of(url) == "file":
+        return _read_below(config, url, problems)
+    return fetch(_NAME, url, config, problems)
 
 
 def _read_below(config: NodeConfig, url: str, problems: Problems) -> bytes | None:
@@ -77,10 +96,7 @@ def _read_below(config: NodeConfig, url: str, problems: Problems) -> bytes | Non
     except (ValueError, OSError, SnfImageError):
         problems.error(f"{_NAME}: the file: URL leads to no file below ANSWER_FILE_DIR")
         return None
-    if len(data) > config.fetch_max_param_size:
-        problems.error(f"{_NAME}: larger than {config.fetch_max_param_size} bytes")
-        return None
-    return data
+    return _bounded(data, _NAME, config, problems)
 
 
 def _name_below(directory: str, url: str) -> str:
@@ -96,16 +112,16 @@ def _name_below(directory: str, url: str) -> str:
     return name
 
 
-def _demand_xml(data: bytes, problems: Problems) -> None:
+def _demand_xml(data: bytes, name: str, problems: Problems) -> None:
     """Well-formed, and without a declaration of entities, which could blow it up (R-TASK-UNA-7)."""
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = _refuse_declaration
     try:
         parser.Parse(data, True)  # noqa: FBT003 - expat takes no keyword
     except expat.ExpatError as error:
-        problems.error(f"{_NAME}: not well-formed XML (line {error.lineno}, column {error.offset})")
+        problems.error(f"{name}: not well-formed XML (line {error.lineno}, column {error.offset})")
     except _DeclarationError:
-        problems.error(f"{_NAME}: the XML has a document type declaration, which is not allowed")
+        problems.error(f"{name}: the XML has a document type declaration, which is not allowed")
 
 
 class _DeclarationError(Exception):

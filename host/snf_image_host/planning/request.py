@@ -77,6 +77,7 @@ class Request:
     ``hostname`` None: none was asked for, the image keeps its own. ``parameters``: texts of OS parameters
     by name; absent is "not set". ``nics`` None: the network was not spoken of and stays as it is;
     empty: the instance has no interface. ``disks``: the first holds the image.
+    ``answer_file``: base64 of an answer file that takes the place of what os_answer_file names.
     ``required``: img_id and img_format must have been given. ``only``: the tasks that may run, None for all.
     ``evidence``: the directory below which evidence is kept, None for the usual one; ``again``: the command
     that does the same once more, None for the one that runs.
@@ -88,6 +89,7 @@ class Request:
     hostname: str | None = None
     parameters: Mapping[str, Secret] = dataclasses.field(default_factory=dict)
     nics: tuple[AskedNic, ...] | None = None
+    answer_file: Secret | None = None
     overrides: Overrides = Overrides()
     report: str | None = None
     keep: bool = False

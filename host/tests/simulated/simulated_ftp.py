@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
+from simulated_source import answering
+
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class FtpFile:
@@ -142,10 +144,6 @@ class _Session(socketserver.BaseRequestHandler):
 @contextlib.contextmanager
 def ftp_server(context: ssl.SSLContext | None = None) -> Iterator[FtpServer]:
     """One that answers while the context lasts."""
-    with FtpServer(context) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    with answering(FtpServer(context)) as server:
         yield server
         server.stopping.set()
-        server.shutdown()
-        thread.join()
