@@ -1,7 +1,7 @@
 """Damage to Btrfs, much of it with right checksums.
 
-Btrfs' "On-disk format": the superblock at 64 KiB; its array of system chunks says where the chunk tree is, and
-that says where all else is. Every structure begins with 32 bytes for the CRC-32C of the rest of it.
+Btrfs' "On-disk format": the superblock at 64 KiB; its array of system chunks says where the chunk tree is,
+and that says where all else is. Every structure begins with 32 bytes for the CRC-32C of the rest of it.
 """
 
 from __future__ import annotations

@@ -32,7 +32,13 @@ def _seal(label: Region) -> None:
 
 
 def _flip(image: ImageFile) -> None:
-    _label(image).flip(0, _ROWS)
+    """All but the magic numbers."""
+    _label(image).flip(4, 128)
+
+
+def _half_a_magic(image: ImageFile) -> None:
+    """Only the second magic number is left."""
+    _label(image).flip(0, 4)
 
 
 def _no_magic(image: ImageFile) -> None:
@@ -45,7 +51,7 @@ def _many_partitions(image: ImageFile) -> None:
     _seal(label)
 
 
-def _large_sectors(image: ImageFile) -> None:
+def _empty_sectors(image: ImageFile) -> None:
     label = _label(image)
     label.put(40, "<I", 0)
     _seal(label)
@@ -70,13 +76,19 @@ IMAGES: Final = (
     HostileImage(
         id="disklabel-flipped", base=_OPENBSD, structure="disklabel: header", damage=_flip, sampled=True
     ),
-    HostileImage(id="disklabel-without-magic", base=_NETBSD, structure="disklabel: header", damage=_no_magic),
+    HostileImage(
+        id="disklabel-without-magic", base=_NETBSD, structure="disklabel: header", damage=_no_magic,
+        ends=EITHER,
+    ),
+    HostileImage(
+        id="disklabel-with-half-a-magic", base=_OPENBSD, structure="disklabel: header", damage=_half_a_magic
+    ),
     HostileImage(
         id="disklabel-65535-partitions", base=_OPENBSD, structure="disklabel: header", damage=_many_partitions
     ),
     HostileImage(
-        id="disklabel-sectors-of-no-bytes", base=_OPENBSD, structure="disklabel: header", damage=_large_sectors,
-        ends=EITHER,
+        id="disklabel-sectors-of-no-bytes", base=_OPENBSD, structure="disklabel: header",
+        damage=_empty_sectors, ends=EITHER,
     ),
     HostileImage(
         id="disklabel-partition-behind-the-disk", base=_NETBSD, structure="disklabel: entries",

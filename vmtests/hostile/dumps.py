@@ -64,8 +64,8 @@ def _qcow2_on_a_file_of_the_node(image: ImageFile) -> None:
 
 def _vmdk_of_a_file_of_the_node(image: ImageFile) -> None:
     lines = (
-        "# Disk DescriptorFile", "version=1", "CID=fffffffe", "parentCID=ffffffff", 'createType="monolithicFlat"',
-        'RW 2048 FLAT "/etc/passwd" 0', 'ddb.adapterType = "ide"',
+        "# Disk DescriptorFile", "version=1", "CID=fffffffe", "parentCID=ffffffff",
+        'createType="monolithicFlat"', 'RW 2048 FLAT "/etc/passwd" 0', 'ddb.adapterType = "ide"',
     )  # fmt: skip
     _replace(image, "".join(f"{line}\n" for line in lines).encode().ljust(4096, b"\n"))
 

@@ -1,8 +1,8 @@
 """Damage to ext2, ext3 and ext4.
 
 Linux, Documentation/filesystems/ext4: the superblock at byte 1024, group descriptors in the block behind it,
-inodes of ``s_inode_size`` bytes in tables that the descriptors name. ext2 and ext3 have no checksums; where an
-ext4 has, those of the superblock are made right again.
+inodes of ``s_inode_size`` bytes in tables that the descriptors name. ext2 and ext3 have no checksums; where
+an ext4 has, those of the superblock are made right again.
 """
 
 from __future__ import annotations

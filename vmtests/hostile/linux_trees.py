@@ -1,4 +1,4 @@
-"""Sound file systems whose files are meant to harm whoever reads or writes them: links, special files, accounts."""
+"""Sound file systems whose files are meant to harm whoever reads or writes them."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def many_names(path: str, where: str, count: int) -> Callable[[ImageFile], None]
 
 
 def _many_neighbours(image: ImageFile) -> None:
-    """5,000 names in the directory where more interfaces may be described."""
+    """2,000 names in the directory where more interfaces may be described."""
     where = "/etc/network/interfaces.d"
     image.ext.debug(f"mkdir {where}", write=True)
-    many_names("/etc/hosts", where, 5000)(image)
+    many_names("/etc/hosts", where, 2000)(image)
 
 
 def _fstab(*lines: str) -> Callable[[ImageFile], None]:
@@ -109,7 +109,8 @@ def _row(
 
 
 IMAGES: Final = (
-    _row("shadow-links-to-itself", "links", _link("/etc/shadow", "shadow"), words="/etc/shadow: too many links"),
+    _row("shadow-links-to-itself", "links", _link("/etc/shadow", "shadow"),
+         words="/etc/shadow: too many links"),
     _row("hostname-links-to-itself", "links", _link("/etc/hostname", "/etc/hostname"),
          words="/etc/hostname: too many links"),
     _row("60-links-in-a-row", "links", _chain_of_links, words="/etc/hostname: too many links"),
@@ -117,10 +118,12 @@ IMAGES: Final = (
     _row("root-links-to-proc", "links", _moved("/root", "/proc/1/root/root"), ends=EITHER),
     _row("ssh-links-out", "links", _moved("/etc/ssh", "../../../../../../dev"), ends=EITHER),
     _row("hard-links", "links", _hard_links, ends=FINE),
-    _row("home-links-out", "links", _moved("/home", "../../../../run"), base="ubuntu-mbr-home-ext4", ends=EITHER),
+    _row("home-links-out", "links", _moved("/home", "../../../../run"), base="ubuntu-mbr-home-ext4",
+         ends=EITHER),
     _row("hostname-is-a-pipe", "special files", node("/etc/hostname", "p"), words="a FIFO", sampled=True),
     _row("shadow-is-a-disk", "special files", node("/etc/shadow", "b", "254", "0"), words="a block device"),
-    _row("passwd-is-a-terminal", "special files", node("/etc/passwd", "c", "5", "1"), words="a character device"),
+    _row("passwd-is-a-terminal", "special files", node("/etc/passwd", "c", "5", "1"),
+         words="a character device"),
     _row("fstab-is-a-pipe", "special files", node("/etc/fstab", "p"), ends=EITHER),
     _row("os-release-is-endless", "special files", node("/etc/os-release", "c", "1", "5"), ends=EITHER),
     _row("interfaces-is-a-pipe", "special files", node("/etc/network/interfaces", "p"),
@@ -130,7 +133,7 @@ IMAGES: Final = (
     _row("hostname-is-a-directory", "directories", directory("/etc/hostname"), words="/etc/hostname"),
     _row("passwd-is-a-directory", "directories", directory("/etc/passwd"), words="/etc/passwd"),
     _row("300-directories-deep", "directories", _deep_directories, ends=FINE),
-    _row("5000-names", "directories", _many_neighbours, ends=EITHER),
+    _row("2000-names", "directories", _many_neighbours, ends=EITHER),
     _row("fstab-of-10000-lines", "fstab", _fstab(_ROOT_LINE, *_MANY_MOUNTS), ends=FINE),
     _row("fstab-mounts-root-10000-times", "fstab", _fstab(*[_ROOT_LINE] * _LINES), ends=EITHER),
     _row("fstab-mounts-everywhere", "fstab",
@@ -148,6 +151,8 @@ IMAGES: Final = (
     _row("os-release-of-48-mib", "identification", has("/etc/os-release", b"ID=alpine\n" * (48 * MIB // 10)),
          ends=EITHER),
     _row("os-release-with-escapes", "identification",
-         has("/etc/os-release", b'ID="' + _ESCAPES + b'"\nVERSION_ID="' + _ESCAPES + b'$(reboot)\n'), ends=EITHER),
-    _row("name-of-a-mebibyte", "identification", has("/etc/os-release", b"ID=" + b"a" * MIB + b"\n"), ends=EITHER),
+         has("/etc/os-release", b"ID='" + _ESCAPES + b"'\nVERSION_ID='" + _ESCAPES + b"$(reboot)\n"),
+         ends=EITHER),
+    _row("name-of-a-mebibyte", "identification", has("/etc/os-release", b"ID=" + b"a" * MIB + b"\n"),
+         ends=EITHER),
 )  # fmt: skip

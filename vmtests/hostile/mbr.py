@@ -121,7 +121,9 @@ IMAGES: Final = (
         id="mbr-partition-behind-the-disk", base=_ONE, structure="mbr: entries", damage=_behind_the_disk,
         words="cut off",
     ),
-    HostileImage(id="mbr-partition-from-sector-0", base=_ONE, structure="mbr: entries", damage=_from_sector_zero),
+    HostileImage(
+        id="mbr-partition-from-sector-0", base=_ONE, structure="mbr: entries", damage=_from_sector_zero
+    ),
     HostileImage(id="mbr-empty-partition", base=_ONE, structure="mbr: entries", damage=_empty),
     HostileImage(id="mbr-flipped-entries", base=_ONE, structure="mbr: entries", damage=_flipped),
     HostileImage(

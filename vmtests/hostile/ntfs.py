@@ -1,7 +1,7 @@
 """Damage to NTFS.
 
-As the documentation of the Linux-NTFS project has it: the boot sector names the cluster of $MFT, whose records
-of 1024 bytes have attributes; the last two bytes of each of their sectors are kept apart (fixups).
+As the documentation of the Linux-NTFS project has it: the boot sector names the cluster of $MFT, whose
+records of 1024 bytes have attributes; the last two bytes of each of their sectors are kept apart (fixups).
 """
 
 from __future__ import annotations

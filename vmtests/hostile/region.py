@@ -1,8 +1,10 @@
-"""Bytes of an image, to be damaged: the whole file, or a part of it with places counted from its beginning."""
+"""Bytes of an image, to be damaged: the whole file, or a part whose places count from its beginning."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
 import random
 import struct
@@ -96,10 +98,39 @@ class ImageFile(Region):
         return ExtImage.on(self.path, self.fixture)
 
 
+def extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where a file has data, as places and lengths of at most a mebibyte; what is between are zeros."""
+    at = start
+    while at < end:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return
+        stop = min(os.lseek(fd, at, os.SEEK_HOLE), end)
+        while at < stop:
+            length = min(MIB, stop - at)
+            yield at, length
+            at += length
+
+
+def digest(path: str) -> str:
+    """SHA-256 of a file's size, and of its data with their places: holes of images are large."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        fd, size = file.fileno(), os.fstat(file.fileno()).st_size
+        found.update(b"%d" % size)
+        for at, length in extents(fd, 0, size):
+            found.update(b"%d:%d" % (at, length))
+            found.update(os.pread(fd, length, at))
+    return found.hexdigest()
+
+
 def _copy(source: int, source_at: int, target: int, target_at: int, size: int) -> None:
-    """Copy bytes, where both files have zeros nothing is written."""
-    for at in range(0, size, MIB):
-        length = min(MIB, size - at)
-        data = os.pread(source, length, source_at + at)
-        if data != os.pread(target, length, target_at + at):
-            os.pwrite(target, data, target_at + at)
+    """Copy bytes to where they are zeros or the same but for what is copied."""
+    for at, length in extents(source, source_at, source_at + size):
+        data = os.pread(source, length, at)
+        place = target_at + at - source_at
+        if data != os.pread(target, length, place):
+            os.pwrite(target, data, place)

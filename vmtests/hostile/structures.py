@@ -19,7 +19,9 @@ STRUCTURES: Final = {
     "ufs2": ("superblock", "cylinder group", "inodes", "directory block", "check hashes"),
     "size": ("image cut off", "file system larger than its partition"),
     "dump": ("header", "compressed"),
-    "tree": ("links", "special files", "directories", "fstab", "accounts", "identification", "network", "ssh"),
+    "tree": (
+        "links", "special files", "directories", "fstab", "accounts", "identification", "network", "ssh",
+    ),
     "windows": ("hive", "XML", "script"),
 }  # fmt: skip
 """Of the byte order: the fixtures' UFS1 is big-endian, their UFS2 little-endian."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import stat
 from typing import Final
 
 from hostile.image import HostileImage
-from hostile.region import MIB, ImageFile
+from hostile.region import MIB, ImageFile, digest
 from snf_image_vmtests.caller import Answer, Caller
 from snf_image_vmtests.deployment import KEY, MAC
 from snf_image_vmtests.evidence import Evidence
@@ -25,7 +24,8 @@ DEADLINE: Final = 120.0
 """Seconds that a deployment is given; it must have ended a little later."""
 _MORE_SECONDS: Final = 60.0
 _GROWTH: Final = 64 * MIB
-_MEASURING: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "measuring")
+MEASURING: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "measuring")
+"""Python starts what is in this directory together with the command."""
 _FILES: Final = (
     {"path": "/etc/motd.d/x", "contents": "QUJD"},
     {"path": "/root/.profile", "contents": "QUJD"},
@@ -48,12 +48,12 @@ def deploy(image: HostileImage, caller: Caller, evidence: Evidence) -> Trial:
     with ImageFile.copy_of(fixture, path) as made:
         image.damage(made)
     before = digest(path)
-    assert before != fixture.sha256, "the damage changes nothing"
+    assert before != digest(fixture.path), "the damage changes nothing"
     record = caller.path("memory.json")
     words = caller.deploy_words(path, disk, "--timeout", f"{DEADLINE:.0f}s", *_asked(image, caller))
     around = _looked_at(caller, disk, record)
     with evidence.step(f"deploy {image.id}"):
-        environment = {"PYTHONPATH": _MEASURING, "SNF_IMAGE_TEST_MEMORY": record}
+        environment = {"PYTHONPATH": MEASURING, "SNF_IMAGE_TEST_MEMORY": record}
         answer = caller.run(*words, seconds=DEADLINE + _MORE_SECONDS, env=environment)
     evidence.write("deploy.log", answer.stdout + answer.stderr)
     assert digest(path) == before, "the image was written to"
@@ -76,7 +76,7 @@ def judge(image: HostileImage, trial: Trial) -> None:
 def _asked(image: HostileImage, caller: Caller) -> tuple[str, ...]:
     """Options that make as many tasks as possible read and write."""
     family = load_fixture(image.base).facts.family
-    words = (
+    words: tuple[str, ...] = (
         "--hostname", "new1",
         "--password-file", caller.file("password", "new\n"),
         "--nic", f"mac={MAC},ip=dhcp",
@@ -86,12 +86,6 @@ def _asked(image: HostileImage, caller: Caller) -> tuple[str, ...]:
     if not family.startswith("windows"):
         words += ("--auth-keys", caller.file("keys", f"{KEY}\n"))
     return (*words, *image.options)
-
-
-def digest(path: str) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _looked_at(caller: Caller, *but: str) -> dict[str, tuple[int, ...]]:

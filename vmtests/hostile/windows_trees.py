@@ -1,8 +1,8 @@
 """Hives, answer files and scripts on a sound NTFS that are meant to harm whoever reads them.
 
 Hives: a base block of 4096 bytes whose number at 36 is the place of the root key; places are counted behind
-it. A cell is its size, negative in use, and a structure: ``nk`` has its number of subkeys at 24, their list at
-32; a list ``lf`` or ``lh`` has a count at 6 and then pairs of place and hash, ``ri`` places of lists.
+it. A cell is its size, negative in use, and a structure: ``nk`` has its number of subkeys at 24, their list
+at 32; a list ``lf`` or ``lh`` has a count at 6 and then pairs of place and hash, ``ri`` places of lists.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ IMAGES: Final = (
     _hive("hive-cut-off", _SOFTWARE, cut_off),
     _hive("hive-flipped", _SYSTEM, flipped),
     HostileImage(
-        id="windows-hive-empty", base=_WINDOWS, structure="windows: hive", damage=put(_SYSTEM, b""), ends=EITHER
+        id="windows-hive-empty", base=_WINDOWS, structure="windows: hive", damage=put(_SYSTEM, b""),
+        ends=EITHER,
     ),
     HostileImage(
         id="windows-hive-of-16-mib", base=_WINDOWS, structure="windows: hive",
