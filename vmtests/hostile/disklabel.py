@@ -81,7 +81,8 @@ IMAGES: Final = (
         ends=EITHER,
     ),
     HostileImage(
-        id="disklabel-with-half-a-magic", base=_OPENBSD, structure="disklabel: header", damage=_half_a_magic
+        id="disklabel-with-half-a-magic", base=_OPENBSD, structure="disklabel: header", damage=_half_a_magic,
+        ends=EITHER,
     ),
     HostileImage(
         id="disklabel-65535-partitions", base=_OPENBSD, structure="disklabel: header", damage=_many_partitions

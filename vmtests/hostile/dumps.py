@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from hostile.image import REFUSED, HostileImage
+from hostile.image import REFUSED, UNFIT, HostileImage
 from hostile.region import MIB, ImageFile
 
 _EXT: Final = ("--format", "extdump")
@@ -94,7 +94,7 @@ IMAGES: Final = (
     _row("ntfs-of-a-zebibyte", _dump(0x28, "<Q", (1 << 62) - 1), _NTFS, base="windows7-mbr-ntfs",
          words="cut off"),
     _row("ntfs-of-no-sectors", _dump(0x28, "<Q", 0), _NTFS, base="windows7-mbr-ntfs"),
-    _row("gzip-bomb", _gzip_bomb, _ANY, what="compressed"),
+    _row("gzip-bomb", _gzip_bomb, _ANY, what="compressed", ends=UNFIT, words="has only"),
     _row("xz-cut-off", _cut_off_xz, _ANY, what="compressed"),
     _row("qcow2-on-a-file-of-the-node", _qcow2_on_a_file_of_the_node, _ANY, what="compressed"),
     _row("vmdk-of-a-file-of-the-node", _vmdk_of_a_file_of_the_node, _ANY, what="compressed"),

@@ -12,6 +12,8 @@ FINE: Final = frozenset({0})
 """The image is strange, but there is nothing wrong with it."""
 REFUSED: Final = frozenset({3, 4})
 """The image is at fault, or the helper VM died of it."""
+UNFIT: Final = frozenset({2})
+"""Not the image but the request is at fault: the image cannot be had like this."""
 EITHER: Final = FINE | REFUSED
 """It may be noticed or not, so long as nothing breaks."""
 

@@ -44,10 +44,10 @@ def _file_in_the_place_of(path: str) -> Callable[[ImageFile], None]:
 
 
 def _many_interfaces(image: ImageFile) -> None:
-    """2,000 names of one configuration of an interface."""
+    """500 names of one configuration of an interface."""
     where = "/etc/sysconfig/network-scripts"
     image.ext.replace(f"{where}/ifcfg-eth9", b'DEVICE="eth9\nHWADDR=\nBOOTPROTO=$(reboot)\n')
-    many_names(f"{where}/ifcfg-eth9", where, 2000)(image)
+    many_names(f"{where}/ifcfg-eth9", where, 500)(image)
 
 
 def _keys(content: bytes) -> Callable[[ImageFile], None]:
@@ -96,7 +96,7 @@ IMAGES: Final = (
          base="slackware-mbr-logical-ext4", ends=REFUSED, words="/etc/rc.d/rc.inet1.conf"),
     _row("networks-are-a-file", "network", _file_in_the_place_of("/etc/sysconfig/network"),
          base="opensuse-mbr-logical-ext4"),
-    _row("2000-interfaces", "network", _many_interfaces, base="centos7-mbr-ext3"),
+    _row("500-interfaces", "network", _many_interfaces, base="centos7-mbr-ext3"),
     _row("connection-is-a-directory", "network",
          directory("/etc/NetworkManager/system-connections/snf-nic0.nmconnection"), base="rhel9-mbr-ext4"),
     _row("sshd-config-includes-itself", "ssh", has("/etc/ssh/sshd_config", _INCLUDES),

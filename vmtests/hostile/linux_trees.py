@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hostile.image import EITHER, FINE, REFUSED, HostileImage
+from hostile.image import EITHER, FINE, REFUSED, UNFIT, HostileImage
 from hostile.region import MIB, ImageFile
 
 _BASE: Final = "alpine-mbr-ext4"
@@ -145,7 +145,8 @@ IMAGES: Final = (
          ends=EITHER),
     _row("shadow-of-one-line-of-48-mib", "accounts", has("/etc/shadow", b"root:" + b"$" * (48 * MIB)),
          ends=EITHER),
-    _row("shadow-of-no-text", "accounts", has("/etc/shadow", bytes(4096)), ends=EITHER),
+    _row("shadow-of-no-text", "accounts", has("/etc/shadow", bytes(4096)), ends=UNFIT,
+         words="not in /etc/shadow"),
     _row("home-outside", "accounts", has("/etc/passwd", _HOME_OUTSIDE), ends=EITHER),
     _row("home-absurd", "accounts", has("/etc/passwd", _HOME_ABSURD), ends=EITHER),
     _row("os-release-of-48-mib", "identification", has("/etc/os-release", b"ID=alpine\n" * (48 * MIB // 10)),
