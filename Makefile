@@ -13,8 +13,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PYTEST := $(SUDO) env HYPOTHESIS_STORAGE_DIRECTORY=build/hypothesis $(if $(CI),CI=$(CI)) \
 	.venv/bin/pytest -p no:cacheprovider -n $(JOBS)
 
-.PHONY: help deps demo test test-engines test-ganeti deb test-packages docs lint unit matrix warm helper-image fixtures bench clean \
-	distclean
+.PHONY: help deps demo test test-engines test-ganeti deb test-packages docs lint unit matrix hostile warm \
+	helper-image fixtures bench clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,11 +44,15 @@ warm: helper-image ## save the state of a started helper, for those that follow
 matrix: warm fixtures ## deploy every cell of ci/matrix.yaml and look at the result; build/matrix/report.html
 	@$(PYTEST) vmtests/snf_image_vmtests/test_cells.py --image-report build/matrix
 
-test: deps ## everything, and of the generated part of the matrix every third cell
+hostile: warm fixtures ## deploy every image of the hostile corpus (vmtests/hostile)
+	@$(PYTEST) vmtests/hostile
+
+test: deps ## everything, but of the matrix' generated part every third cell, and 12 hostile images
 	@.venv/bin/tox -e lint,unit
 	@$(MAKE) --no-print-directory docs warm fixtures
 	@$(PYTEST) -m "(requires or slow) and not engines"
-	@$(PYTEST) vmtests/snf_image_vmtests/test_cells.py vmtests/end_to_end --image-report build/matrix --image-sample 3
+	@$(PYTEST) vmtests/snf_image_vmtests/test_cells.py vmtests/end_to_end vmtests/hostile \
+		--image-report build/matrix --image-sample 3
 	@$(MAKE) --no-print-directory test-ganeti test-packages
 
 test-ganeti: warm fixtures ## the OS provider on a real Ganeti cluster of one node, in its own namespaces

@@ -34,9 +34,10 @@ class Lines:
     more than :data:`MAX_LINES` lines: it would not fit the helper's memory.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, path: str = "a file") -> None:
+        """``path``: what an error calls the file."""
         if data.count(b"\n") >= MAX_LINES:
-            raise ImageError(f"more than {MAX_LINES} lines")
+            raise ImageError(f"{path}: more than {MAX_LINES} lines")
         # Kept with their ends: one object a line, where a pair would take three times the memory.
         self._lines = [piece + b"\n" for piece in data.split(b"\n")]
         last = self._lines.pop()[:-1]

@@ -155,15 +155,16 @@ def attempt(report: Reporter, host: FromHost, slot: FirstDiskSlot | None) -> Fai
         if slot is not None:
             await_slots(host, report)
             slot.take()
-        job = await_job(lambda: answer(host, report))
+        try:
+            job = await_job(lambda: answer(host, report))
+        except ContractError as error:
+            return Failed(blame="helper", messages=(clip(f"the job cannot be read: {error}"),))
         set_clock(job.clock)
         take_entropy(job)
         follow = job.delete_ssh_keys.host_keys_follow
         run_job(job, report, (lambda: host.host_keys(_KEYS_SECONDS)) if follow else no_host_keys)
     except TaskError as error:
         return Failed(blame=error.blame, messages=clip_all(error.messages), task=report.task)
-    except ContractError as error:
-        return Failed(blame="helper", messages=(clip(f"the job cannot be read: {error}"),))
     except Exception as error:  # noqa: BLE001 - a bug of ours ends as an event too
         print_bug(error)
         return Failed(

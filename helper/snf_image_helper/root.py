@@ -29,7 +29,12 @@ MAX_LINKS: Final = 40
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR)
 # Never an image's fault: the descriptor, the memory or the kernel of the helper.
 _OURS: Final = (errno.EBADF, errno.EFAULT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSYS)
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_MEANINGS: Final = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "the file system is full"),
+    **dict.fromkeys((errno.EUCLEAN, errno.EBADMSG, errno.EIO), "the file system is damaged"),
+    **dict.fromkeys(_ABSENT, "the directory it belongs in does not exist"),
+    errno.ELOOP: "too many links",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -379,13 +384,7 @@ def _components(path: str) -> list[str]:
 def _blame(path: str, error: OSError) -> NoReturn:
     if error.errno in _OURS:
         raise error
-    if error.errno in _FULL:
-        raise ImageError(f"{path}: the file system is full") from None
-    if error.errno in _ABSENT:
-        raise ImageError(f"{path}: the directory it belongs in does not exist") from None
-    if error.errno == errno.ELOOP:
-        raise ImageError(f"{path}: too many links") from None
-    raise ImageError(f"{path}: {error.strerror}") from None
+    raise ImageError(f"{path}: {_MEANINGS.get(error.errno or 0, error.strerror)}") from None
 
 
 def _demand_regular(path: str, status: os.stat_result) -> None:

@@ -118,6 +118,15 @@ def test_os_release_is_parsed_and_not_evaluated(guest_of: GuestOf) -> None:
     assert (found.id, found.title, found.variant) == ("debian", "$(id) `id` $5", "server")
 
 
+def test_names_and_versions_are_bounded(guest_of: GuestOf) -> None:
+    """R-MON-10: what an image calls itself must fit into one event."""
+    long = "1" * 100_000
+    text = f"ID=debian-{long}\nID_LIKE=debian\nVERSION_ID={long}\nPRETTY_NAME={long}\n"
+    found = identify(guest_of({"/etc/os-release": text}).root)
+    assert found.family is LinuxFamily.DEBIAN
+    assert max(map(len, (found.id, found.version, found.title))) <= 256
+
+
 def test_nothing_known_is_a_family_of_its_own(guest_of: GuestOf) -> None:
     """R-DISTRO-4: unknown is no error."""
     found = identify(guest_of({"/etc": None}).root)

@@ -141,6 +141,8 @@ def test_a_file_of_too_many_lines_is_refused() -> None:
     """Memory of the helper is bounded whatever the image holds."""
     with pytest.raises(ImageError, match="more than 1000000 lines"):
         Lines(b"\n" * 1_000_000)
+    with pytest.raises(ImageError, match=r"^/setup\.cmd: more than 1000000 lines"):
+        Lines(b"\n" * 1_000_000, "/setup.cmd")
 
 
 def test_a_long_hostile_line_takes_no_longer_than_its_length() -> None:

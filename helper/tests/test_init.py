@@ -540,6 +540,17 @@ def test_the_job_is_read_from_the_medium(
     ]
 
 
+def test_what_does_not_fit_the_contract_later_is_not_blamed_on_the_job(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-HLP-11: an event that cannot be sent is a bug of the helper's."""
+    doing(monkeypatch, fail_with(ContractError("event detected: line of 1048691 bytes, at most 65536")))
+    init.serve([])
+    last = machine.heard()[-1]
+    assert isinstance(last, Failed)
+    assert (last.blame, last.messages) == ("helper", ("internal error of the helper: ContractError",))
+
+
 def test_a_job_beyond_its_limit_is_refused_without_reading_all_of_it(
     mounts: Mounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

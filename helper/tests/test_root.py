@@ -292,6 +292,21 @@ def test_a_directory_of_a_million_names_is_refused(
         guest.root.list("/etc")
 
 
+@pytest.mark.parametrize("number", [errno.EUCLEAN, errno.EBADMSG, errno.EIO])
+def test_a_damaged_file_system_is_called_so(
+    guest_of: GuestOf, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """R-TASK-5: no words of a kernel that only its developers know."""
+
+    def damaged(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    guest = guest_of({"/etc/shadow": "old"})
+    monkeypatch.setattr(os, "fsync", damaged)
+    with pytest.raises(ImageError, match=r"^/etc/shadow: the file system is damaged$"):
+        guest.root.write("/etc/shadow", b"new")
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_file_system_leaves_the_old_file(
     guest_of: GuestOf, monkeypatch: pytest.MonkeyPatch, number: int

@@ -1,4 +1,4 @@
-"""Images that somebody prepared: links that lead out, pipes and devices in the place of files."""
+"""An image whose links lead out of it; what is only refused, is in ``vmtests/hostile``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from snf_image_vmtests import crypt_hash
 from snf_image_vmtests.caller import Caller
 from snf_image_vmtests.deployment import KEY
-from snf_image_vmtests.ext_image import ExtImage, boot_signature
+from snf_image_vmtests.ext_image import ExtImage
 from snf_image_vmtests.fixture_images import FixtureImage
 
 pytestmark = [
@@ -57,40 +57,3 @@ def test_links_that_lead_out(caller: Caller, alpine: FixtureImage) -> None:
     assert made.read("/outside/motd.d/x") == b"ABC"
     assert made.read("/outside/profile") == b"ABC"
     assert set(made.names("/")) - set(image.names("/")) <= {"outside"}
-
-
-@pytest.mark.parametrize(
-    ("path", "target"),
-    [("/etc/shadow", "shadow"), ("/etc/hostname", "/etc/hostname")],
-    ids=["shadow", "hostname"],
-)
-def test_a_link_to_itself(caller: Caller, alpine: FixtureImage, path: str, target: str) -> None:
-    """T-78: the file is named, and that links are the reason."""
-    image = ExtImage.copy_of(alpine, caller.path("image.raw"))
-    image.link(path, target)
-    disk = caller.disk("disk.raw", 256)
-    answer = caller.deploy(image.path, disk, *everything(caller))
-    answer.demand(3, f"{path}: too many links")
-    assert boot_signature(disk) == b"\0\0"
-
-
-@pytest.mark.parametrize(
-    ("path", "kind", "words"),
-    [
-        ("/etc/hostname", ("p",), "a FIFO"),
-        ("/etc/shadow", ("b", "254", "0"), "a block device"),
-        ("/etc/passwd", ("c", "5", "1"), "a character device"),
-    ],
-    ids=["pipe", "block", "character"],
-)
-def test_no_regular_file(
-    caller: Caller, alpine: FixtureImage, path: str, kind: tuple[str, ...], words: str
-) -> None:
-    """R-TASK-5: nothing hangs on a pipe, and no device of the helper is opened."""
-    image = ExtImage.copy_of(alpine, caller.path("image.raw"))
-    image.node(path, *kind)
-    disk = caller.disk("disk.raw", 256)
-    answer = caller.deploy(image.path, disk, *everything(caller))
-    answer.demand(3, path)
-    assert words in answer.error
-    assert boot_signature(disk) == b"\0\0"

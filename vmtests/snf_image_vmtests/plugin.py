@@ -51,7 +51,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         type=int,
         default=1,
-        help="of the cells on composed images run every Nth only; the others are run all the same",
+        help="of the cells on composed images run every Nth only, the others all the same; "
+        "more than 1: of the hostile images a fixed few",
     )
     group.addoption(
         "--image-report",

@@ -106,6 +106,7 @@ _SYSTEMD_LIBRARIES: Final = (
     "/usr/lib",
 )
 _SHARED_LIBRARY: Final = re.compile(r"libsystemd-shared-([0-9]{1,6})(?:[^0-9].*)?\.so")
+_MAX_TEXT: Final = 256
 _NUMBERS: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6}){0,3}")
 _PROGRAMS: Final = (*_SYSTEMD, "/usr/bin/env", "/bin/sh", "/sbin/init", "/bin/busybox")
 _MACHINES: Final = {
@@ -164,7 +165,8 @@ def _os_release(root: Root) -> dict[str, str]:
 
 
 def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace").strip()
+    """For people and for comparisons with short words: bounded, whatever the image says."""
+    return data[:_MAX_TEXT].decode("utf-8", "replace").strip()
 
 
 def _family_of(name: str, like: tuple[str, ...]) -> LinuxFamily:
@@ -220,7 +222,7 @@ def _has_merged_usr(root: Root) -> bool:
 
 
 def _fstab_says_read_only(root: Root) -> bool:
-    for line in edit.Lines(root.read_optional("/etc/fstab") or b""):
+    for line in edit.Lines(root.read_optional("/etc/fstab") or b"", "/etc/fstab"):
         words = edit.fields(line)
         if len(words) >= 4 and words[1] == b"/" and b"ro" in words[3].split(b","):
             return True
@@ -229,7 +231,7 @@ def _fstab_says_read_only(root: Root) -> bool:
 
 def _is_verified(root: Root) -> bool:
     """Whether dm-verity guards ``/usr`` or the root, so that it is never written to."""
-    for line in edit.Lines(root.read_optional("/etc/veritytab") or b""):
+    for line in edit.Lines(root.read_optional("/etc/veritytab") or b"", "/etc/veritytab"):
         if edit.fields(line)[:1] in ([b"usr"], [b"root"]):
             return True
     entries = [*_BOOT_ENTRIES]

@@ -8,14 +8,18 @@ with a shell parser that knows no other form.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Mapping
 from typing import Final
 
 from snf_image_helper.errors import ImageError
 
-MAX_DOCUMENT: Final = 1024 * 1024
-"""Bytes of a YAML document of the image that are parsed at most."""
+MAX_DOCUMENT: Final = 128 * 1024
+"""Bytes of a YAML document of the image that are parsed at most: an emulated helper does 4 KiB a second."""
+_MAX_BRACKETS: Final = 200
+"""Brackets open at once; each costs the parser time at every later byte."""
+_BRACKETS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def dump(document: Mapping[str, object]) -> str:
@@ -44,6 +48,8 @@ def load_mapping(data: bytes, path: str) -> dict[str, object]:
 
     if len(data) > MAX_DOCUMENT:
         raise ImageError(f"{path}: larger than {MAX_DOCUMENT} bytes")
+    if max(itertools.accumulate(map(_BRACKETS.get, data, itertools.repeat(0))), default=0) > _MAX_BRACKETS:
+        raise ImageError(f"{path}: nested too deeply")
     try:
         document = yaml.safe_load(data)
     except (yaml.YAMLError, RecursionError, ValueError):

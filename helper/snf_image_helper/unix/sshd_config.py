@@ -85,7 +85,7 @@ class _Reader:
             self._told = True
             return
         matching = False
-        for line in edit.Lines(self._root.read(path, _MAX_SIZE)):
+        for line in edit.Lines(self._root.read(path, _MAX_SIZE), path):
             found = parse_line(line)
             if found is None:
                 continue

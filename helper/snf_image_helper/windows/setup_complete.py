@@ -83,7 +83,7 @@ def _removal(answer_files: Sequence[str]) -> list[bytes]:
 
 def _ours(script: bytes) -> list[bytes]:
     """Our lines in a script, the marks included; empty if there are none."""
-    everything = list(Lines(script))
+    everything = list(Lines(script, SETUP_COMPLETE))
     if _BEGIN not in everything:
         return []
     start = everything.index(_BEGIN)
@@ -104,7 +104,7 @@ def _write(guest: Guest, old: bytes, block: Sequence[bytes]) -> None:
 
 def _theirs(script: bytes) -> bytes:
     """The script without our lines."""
-    kept = Lines(script)
+    kept = Lines(script, SETUP_COMPLETE)
     mine = _ours(script)
     if mine:
         start = list(kept).index(_BEGIN)
@@ -117,7 +117,7 @@ def _may_end_early(script: bytes) -> bool:
     """Whether the script may leave before its end: `exit`, `goto`, or another script that is not called."""
     return any(
         _ENDS.search(line) or (_OTHER_SCRIPT.search(line) and not _CALLED.match(line))
-        for line in Lines(script)
+        for line in Lines(script, SETUP_COMPLETE)
     )
 
 

@@ -21,7 +21,7 @@ class IniFile:
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise ImageError(f"{path}: is written in UTF-16; only 8-bit files can be changed")
         self.path = path
-        self._lines = Lines(data or b"\r\n")
+        self._lines = Lines(data or b"\r\n", path)
         if not data:
             self._lines.remove(0)
 

@@ -76,7 +76,7 @@ def _write_gateway(guest: Guest, found: tuple[Interface, ...]) -> None:
 
 
 def _accept_routers(guest: Guest) -> None:
-    lines = edit.Lines(guest.root.read_optional(SYSCTL) or b"")
+    lines = edit.Lines(guest.root.read_optional(SYSCTL) or b"", SYSCTL)
     for index in range(len(lines) - 1, -1, -1):
         if edit.fields(lines[index].replace(b"=", b" ", 1))[:1] == [_ACCEPT_ROUTERS]:
             lines.remove(index)

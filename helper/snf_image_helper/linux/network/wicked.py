@@ -109,6 +109,6 @@ def move_rivals(guest: Guest) -> None:
             if guest.root.lstat(other) is not None:
                 move_aside(guest, other, elsewhere=True)
     if guest.root.is_file(ROUTES):
-        lines = Lines(guest.root.read(ROUTES))
+        lines = Lines(guest.root.read(ROUTES), ROUTES)
         if any(fields(line)[:1] == [b"default"] for line in lines):
             move_aside(guest, ROUTES)
