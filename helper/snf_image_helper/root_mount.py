@@ -221,6 +221,8 @@ def _lost(where: str, error: OSError) -> TaskError:
     """Some file systems find out only now that there is no room for what they have accepted."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ImageError(f"{where}: the file system is full")
+    if error.errno in (errno.EUCLEAN, errno.EBADMSG):
+        return ImageError(f"{where}: the file system is damaged")
     return TaskError(f"{where}: not everything could be written: {error.strerror}")
 
 

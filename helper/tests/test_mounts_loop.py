@@ -223,6 +223,7 @@ def test_an_unmount_that_fails_fails_the_run(
 LOST: dict[int, tuple[type[TaskError], str]] = {
     errno.EIO: (TaskError, "/: not everything could be written"),
     errno.ENOSPC: (ImageError, "/: the file system is full"),
+    errno.EUCLEAN: (ImageError, "/: the file system is damaged"),
 }
 
 

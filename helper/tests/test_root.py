@@ -298,11 +298,11 @@ def test_a_damaged_file_system_is_called_so(
 ) -> None:
     """R-TASK-5: no words of a kernel that only its developers know."""
 
-    def damaged(_: int) -> None:
+    def damaged(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
     guest = guest_of({"/etc/shadow": "old"})
-    monkeypatch.setattr(os, "fsync", damaged)
+    monkeypatch.setattr(os, "rename", damaged)
     with pytest.raises(ImageError, match=r"^/etc/shadow: the file system is damaged$"):
         guest.root.write("/etc/shadow", b"new")
 

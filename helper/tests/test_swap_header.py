@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snf_image_helper import swap_header
 from snf_image_helper.errors import TaskError
-from snf_image_helper.linux import swap_header
 from snf_image_process import run
 
 IDENTIFIER = uuid.UUID("6b1a3f44-93c1-4f0e-9ad7-0a5a3c2b1d4e")

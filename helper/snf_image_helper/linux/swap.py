@@ -10,12 +10,12 @@ from typing import Final
 from snf_image_contract.events import Change
 from snf_image_contract.job import SwapDisk, SwapPartition
 from snf_image_contract.names import TaskName
-from snf_image_helper import edit, fstab, partition_table
+from snf_image_helper import edit, fstab, partition_table, swap_header
 from snf_image_helper.disks import demand_unused
 from snf_image_helper.errors import ImageError, RequestError, TaskError
 from snf_image_helper.filesystems import Volume, all_volumes, has_name, volume_of, whole
 from snf_image_helper.guest import Guest
-from snf_image_helper.linux import cloud_init, swap_header
+from snf_image_helper.linux import cloud_init
 from snf_image_helper.partition_table.types import Purpose
 from snf_image_helper.signatures import Kind
 
