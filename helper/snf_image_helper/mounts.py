@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from snf_image_contract.events import Change
 from snf_image_contract.names import OsFamily
@@ -15,7 +15,9 @@ from snf_image_helper.machine import Machine
 from snf_image_helper.root import Root
 from snf_image_helper.root_mount import mount_root, mount_volume, unmount_below
 from snf_image_helper.signatures import Kind
-from snf_image_helper.ufs.writing import Writing as UfsWriting
+
+if TYPE_CHECKING:
+    from snf_image_helper.ufs.writing import Writing as UfsWriting
 
 TARGET: Final = "/run/snf-image/target"
 MAX_MOUNTS: Final = 256
@@ -72,6 +74,8 @@ def mount_image(machine: Machine) -> Mounted:
     On any failure everything is unmounted again before the error is raised.
     """
     volume = _root_volume(machine)
+    from snf_image_helper.ufs.writing import Writing as UfsWriting  # noqa: PLC0415 - after the first task
+
     ufs = UfsWriting(machine)
     ufs.prepare(volume)
     several = volume.signature is not None and volume.signature.devices > 1
