@@ -107,6 +107,24 @@ def test_the_superblock_decides(shape: Shape, slice_type: int | str, tmp_path: P
     assert mounted == [("ufs", {1: "ufstype=44bsd", 2: "ufstype=ufs2"}[shape.version])]
 
 
+@pytest.mark.parametrize(("field", "value"), [(4, 0), (92, 0x7FFFFFF0), (96, 0x7FFFFFFF)])
+@pytest.mark.parametrize("shape", [UFS1, UFS2])
+def test_damaged_groups_are_refused_before_the_mount(
+    shape: Shape, field: int, value: int, tmp_path: Path
+) -> None:
+    """R-TASK-FSU-3: the driver would search maps without end that lie behind their cylinder group."""
+    machine = machine_on(tmp_path / "disk", OsFamily.FREEBSD, shape, GPT_FREEBSD_UFS)
+    volume = root_of(machine)
+    fd = os.open(volume.device(), os.O_RDWR)
+    ufs = Reader(fd)
+    os.pwrite(fd, struct.pack("<I", value), ufs.place(ufs.groups - 1, "cblkno") + field)
+    before = os.pread(fd, SIZE, 0)
+    with pytest.raises(ImageError, match=rf"^disk 0 partition 1: UFS: .*cylinder group {ufs.groups - 1} "):
+        Writing(machine).prepare(volume)
+    assert os.pread(fd, SIZE, 0) == before
+    os.close(fd)
+
+
 @pytest.mark.parametrize("family", [OsFamily.FREEBSD, OsFamily.NETBSD, OsFamily.OPENBSD])
 def test_nothing_else_is_a_root_of_a_bsd(family: OsFamily, tmp_path: Path, mounted: Mounts) -> None:
     """R-TASK-MNT-2: and a UFS is no root of a Linux."""

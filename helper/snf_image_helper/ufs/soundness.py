@@ -10,7 +10,7 @@ from typing import Final
 
 from snf_image_contract.names import OsFamily
 from snf_image_helper.errors import ImageError
-from snf_image_helper.ufs.layout import Superblock
+from snf_image_helper.ufs.layout import Superblock, read_group
 
 _CLEAN: Final = 1
 _NEEDS_CHECK: Final = 0x04
@@ -42,6 +42,15 @@ def demand_sound(superblock: Superblock, name: str, family: OsFamily) -> None:
         raise ImageError(f"{where} has its superblock at byte {superblock['sblockloc']}: not supported")
     if family is OsFamily.NETBSD and superblock["flags"] & _NETBSD_LOG:
         raise ImageError(f"{where} has a log (WAPBL) that needs replay: shut the system down cleanly")
+
+
+def demand_sound_groups(fd: int, superblock: Superblock, name: str) -> None:
+    """:class:`ImageError` if a cylinder group is damaged: the driver would search its maps without end."""
+    try:
+        for group in range(superblock["ncg"]):
+            read_group(fd, superblock, group)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
 
 
 def demand_growable(superblock: Superblock, name: str, family: OsFamily) -> None:

@@ -15,7 +15,7 @@ from snf_image_helper.machine import Machine
 from snf_image_helper.ufs import hashes
 from snf_image_helper.ufs.grow import grow
 from snf_image_helper.ufs.layout import Superblock, read_superblock
-from snf_image_helper.ufs.soundness import demand_growable, demand_sound
+from snf_image_helper.ufs.soundness import demand_growable, demand_sound, demand_sound_groups
 
 _INODE: Final = {1: (128, 100, None), 2: (256, 88, 92)}
 """By version: size of an inode, where its file flags are, and the length of its extended attributes."""
@@ -75,6 +75,7 @@ class Writing:
         with _opened(device) as fd:
             superblock = _superblock(fd, volume)
             demand_sound(superblock, volume.name, self._machine.os_family)
+            demand_sound_groups(fd, superblock, volume.name)
             if self._machine.os_family is OsFamily.FREEBSD:
                 kinds = hashes.switch_off(fd, superblock)
                 if kinds:
