@@ -34,6 +34,8 @@ _MEANINGS: Final = {
     **dict.fromkeys((errno.EUCLEAN, errno.EBADMSG, errno.EIO), "the file system is damaged"),
     **dict.fromkeys(_ABSENT, "the directory it belongs in does not exist"),
     errno.ELOOP: "too many links",
+    # Mounted for writing, it is so by its fstab, or because the kernel found damage.
+    errno.EROFS: "the file system is read-only, or became so because it is damaged",
 }
 
 

@@ -292,7 +292,7 @@ def test_a_directory_of_a_million_names_is_refused(
         guest.root.list("/etc")
 
 
-@pytest.mark.parametrize("number", [errno.EUCLEAN, errno.EBADMSG, errno.EIO])
+@pytest.mark.parametrize("number", [errno.EUCLEAN, errno.EBADMSG, errno.EIO, errno.EROFS])
 def test_a_damaged_file_system_is_called_so(
     guest_of: GuestOf, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -303,7 +303,7 @@ def test_a_damaged_file_system_is_called_so(
 
     guest = guest_of({"/etc/shadow": "old"})
     monkeypatch.setattr(os, "rename", damaged)
-    with pytest.raises(ImageError, match=r"^/etc/shadow: the file system is damaged$"):
+    with pytest.raises(ImageError, match=r"^/etc/shadow: the file system is .*damaged$"):
         guest.root.write("/etc/shadow", b"new")
 
 
