@@ -64,7 +64,7 @@ def _behind_the_disk(image: ImageFile) -> None:
 
 
 def _overlapping(image: ImageFile) -> None:
-    """Every partition of the label is the same, and all are file systems."""
+    """Every partition of the label is the same, and all are file systems: labels may overlap."""
     label = _label(image)
     row = label.read(_ROWS, _ROW)
     label.put(_COUNT, "<H", 16)
@@ -97,6 +97,6 @@ IMAGES: Final = (
     ),
     HostileImage(
         id="disklabel-overlapping-partitions", base=_OPENBSD, structure="disklabel: entries",
-        damage=_overlapping,
+        damage=_overlapping, ends=EITHER,
     ),
 )  # fmt: skip
