@@ -52,7 +52,7 @@ _UNCOMPRESSED: Final = (
     r"usr/lib/snf-image/.*",
     rf"{_LIBRARIES}/ld-.*",
     rf"{_LIBRARIES}/lib(c|m|z|expat|crypt|ffi|com_err|e2p|ext2fs|blkid|uuid)[-.].*",
-    r"usr/sbin/(e2fsck|resize2fs|mkswap|tune2fs)",
+    r"usr/sbin/(e2fsck|resize2fs|tune2fs)",
 )
 """What every job reads, as patterns of mkfs.erofs (regex(7), paths without the first slash).
 

@@ -42,7 +42,7 @@ class Disks:
         return self.all[0]
 
 
-def find_disks(wanted: Sequence[JobDisk], timeout: float = 5) -> Disks:
+def find_disks(wanted: Sequence[JobDisk], timeout: float = 60) -> Disks:
     """The disks with the serials of ``wanted``, waiting up to ``timeout`` seconds for hot-added ones.
 
     Never by letter: the order in which a kernel names disks is its own business (R-HLP-4).

@@ -100,7 +100,7 @@ def _grow_ext(machine: Machine, volume: Volume) -> None:
     before = _superblock(volume)
     _demand_sound(machine, volume, before)
     device = volume.device()
-    _check(volume, device, everything=before.mounted_since_check)
+    _check(volume, device, everything=before.mounted_since_check or before.needs_recovery)
     target = volume.size // before.block_size * before.block_size
     if target > before.max_size:
         machine.report.warn(f"{volume.name}: {volume.kind} without feature 64bit grows to 16 TiB at most")

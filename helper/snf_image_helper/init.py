@@ -63,8 +63,8 @@ _RNDADDENTROPY: Final = 0x40085203
 _RNDRESEEDCRNG: Final = 0x5207
 _POLL_SECONDS: Final = 0.02
 _IDLE_SECONDS: Final = 3600.0
-_KEYS_SECONDS: Final = 180.0
-"""For the host to make its keys; it gives up after two minutes and says so."""
+_KEYS_SECONDS: Final = 900.0
+"""For the host to make its keys; it gives up long before, and says so."""
 _MAX_RESULT: Final = 4000
 """Of the result port the host reads 4 KiB."""
 
@@ -221,7 +221,7 @@ def await_slots(host: FromHost, report: Reporter) -> None:
 
 
 def await_job(pause: Callable[[], None]) -> Job:
-    """Wait for the parameter medium, for as long as the host copies; then the disks are all there."""
+    """Wait for the parameter medium, for as long as the host copies, and read the job."""
     device = await_disk(PARAMETER_SERIAL, pause)
     os.makedirs(_MEDIUM, exist_ok=True)
     mount(device, _MEDIUM, "ext2", _MS_RDONLY_NOSUID_NODEV_NOEXEC, "")

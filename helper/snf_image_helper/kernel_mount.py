@@ -43,9 +43,13 @@ def umount(target: str) -> None:
 def write_out(mount_point: str) -> None:
     """Write out what is mounted there; OSError also for a write that failed before and nobody was told of.
 
-    syncfs(2), which tells that since Linux 5.8.
+    syncfs(2), which tells that since Linux 5.8. What a program of the operator mounted may be a file.
     """
-    fd = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fd = os.open(mount_point, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        os.sync()  # a socket or a device: it cannot be asked, and holds no files
+        return
     try:
         if _libc.syncfs(fd) != 0:
             number = ctypes.get_errno()

@@ -88,6 +88,7 @@ def replace(parent: int, name: str, data: bytes, attributes: Attributes, *, keep
             else:
                 ntfs_security.describe_new(parent, fd, attributes.mode, directory=False)
             os.fchmod(fd, attributes.mode)
+            os.fsync(fd)
         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         if short is not None:
             ntfs_security.give_short_name(parent, name, short)
@@ -110,6 +111,7 @@ def overwrite(parent: int, name: str, data: bytes, attributes: Attributes | None
         while view:
             view = view[os.write(fd, view) :]
         os.ftruncate(fd, len(data))
+        os.fsync(fd)
 
 
 def loses_attributes(parent: int, name: str) -> bool:

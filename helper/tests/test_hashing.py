@@ -137,3 +137,10 @@ def test_a_password_is_judged_before_a_hash_of_the_host_is_used() -> None:
     """R-TASK-PW-5: one that the method would cut."""
     with pytest.raises(RequestError, match="at most 72"):
         Hashes(Secret("x" * 73), (Secret("$2b$12$salt"),)).next("blowfish")
+
+
+def test_a_hash_of_another_form_of_the_method_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-TASK-PW-5: NetBSD's bcrypt is ``$2a$``; the host, which did not know the family, made ``$2b$``."""
+    monkeypatch.setattr(hashing, "_BCRYPT_COST", 4)
+    hashes = Hashes(Secret("x"), (Secret("$2b$12$saltandhash"),), family=OsFamily.NETBSD)
+    assert hashes.next("blowfish").reveal().startswith("$2a$")

@@ -246,6 +246,17 @@ def test_a_write_that_was_lost_fails_the_run_with_everything_unmounted(
     assert kernel_mount.mounted_below(mounts.TARGET) == ()
 
 
+def test_a_file_that_others_mounted_goes_too(tmp_path: Path, loop: Loop) -> None:
+    """R-TASK-UMO-1: a custom task may bind a file over another one."""
+    machine = machine_of(loop(make_image(tmp_path / "disk", "dos", ext4(ROOT_TREE), disk_mib=64)))
+    tree = mount_image(machine)
+    other = tmp_path / "other"
+    other.write_text("other")
+    run(["mount", "--bind", str(other), f"{mounts.TARGET}/etc/hostname"], timeout=30)
+    tree.unmount()
+    assert kernel_mount.mounted_below(mounts.TARGET) == ()
+
+
 def test_what_others_mounted_below_goes_too(tmp_path: Path, loop: Loop) -> None:
     """R-TASK-UMO-1: a custom task may mount; deepest first, exact path prefix."""
     neighbour = Path(f"{mounts.TARGET}-neighbour")

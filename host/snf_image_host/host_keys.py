@@ -58,7 +58,7 @@ class HostKeyMaker:
         """The keys, once all are made. None at all if making one failed: then the helper makes them."""
         try:
             return tuple(future.result() for future in self._keys)
-        except ProcessError as error:
+        except (ProcessError, OSError, ValueError) as error:
             if not self._stopping:
                 self._reporter.warn(
                     "SSH host keys could not be made on the host, the helper makes them", details=str(error)
@@ -93,20 +93,28 @@ class HostKeyMaker:
     def _run(
         self, argv: Sequence[str], fd: int, *, stdin: bytes | None = None, accept: Sequence[int] = (0,)
     ) -> Completed:
-        return run(
-            [*self._launcher, *argv],
-            timeout=_TIMEOUT,
-            stdin=stdin,
-            accept=accept,
-            pass_fds=(fd,),
-            on_start=self._started,
-        )
+        mine: list[Running] = []
 
-    def _started(self, running: Running) -> None:
-        with self._lock:
-            self._running.add(running)
-            if self._stopping:
-                running.stop()
+        def started(running: Running) -> None:
+            with self._lock:
+                mine.append(running)
+                self._running.add(running)
+                if self._stopping:
+                    running.stop()
+
+        try:
+            return run(
+                [*self._launcher, *argv],
+                timeout=_TIMEOUT,
+                stdin=stdin,
+                accept=accept,
+                pass_fds=(fd,),
+                on_start=started,
+            )
+        finally:
+            # Once it has ended, its number may become that of somebody else's process.
+            with self._lock:
+                self._running.difference_update(mine)
 
     def __enter__(self) -> Self:
         return self
@@ -115,5 +123,5 @@ class HostKeyMaker:
         with self._lock:
             self._stopping = True
             for running in self._running:
-                running.stop()  # of one that has ended, nothing is left to stop
+                running.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -25,6 +25,7 @@ from snf_image_host.deployment import DiskServing, ImageSource, TargetDisk, Wipe
 from snf_image_host.disk_server import open_every_disk
 from snf_image_host.disks import Disk, ServedDisk
 from snf_image_host.errors import NodeError, SnfImageError, UserError, VerificationError
+from snf_image_host.parameters.disk_secrets import take_apart
 from snf_image_host.parameters.disk_uris import (
     disk_uri_identity,
     has_secret,
@@ -332,3 +333,17 @@ def test_a_wait_for_the_server_can_be_ended(serve: Serve) -> None:
             assert time.monotonic() - begun < 5
             timer.join()
             storage.running.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("uri", "secret"),
+    [
+        ("iscsi://me%pa/ss+w==@10.0.0.1:3260/iqn.2026-01.org.example:x/0", "pa/ss+w=="),
+        (r"rbd:pool/image:k\ey=c2VjcmV0:id=me", "c2VjcmV0"),
+    ],
+)
+def test_a_secret_is_seen_however_it_is_written(uri: str, secret: str) -> None:
+    """R-SEC-1, R-SEC-2: a slash in a password, a back-slash in an option's name."""
+    assert has_secret(uri)
+    assert secret not in shown_disk_uri(uri)
+    assert take_apart(uri).secret.reveal() == secret

@@ -84,3 +84,27 @@ def test_a_failing_program_leaves_the_keys_to_the_helper() -> None:
     with HostKeyMaker("root@web1", launcher=("false",), reporter=Reporter(recorder)) as maker:
         assert maker.keys() == ()
     assert [type(event) for event in recorder.events] == [Warning]
+
+
+def test_programs_that_have_ended_are_not_ended_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-HLP-13: their numbers may be those of somebody else's processes by then."""
+    killed: list[int] = []
+    with HostKeyMaker("root@web1", launcher=(), reporter=Reporter()) as maker:
+        assert len(maker.keys()) == 3
+        monkeypatch.setattr(os, "killpg", lambda group, _: killed.append(group))
+    assert killed == []
+
+
+def test_whatever_goes_wrong_here_the_helper_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-TASK-SSH-2: it waits for an answer, and makes the keys itself if there are none."""
+
+    def fail(*_: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", fail)
+    got: queue.SimpleQueue[tuple[HostKey, ...]] = queue.SimpleQueue()
+    recorder = Recorder()
+    with HostKeyMaker("root@web1", launcher=(), reporter=Reporter(recorder)) as maker:
+        maker.hand_over(got.put)
+        assert got.get(timeout=30) == ()
+    assert [type(event) for event in recorder.events] == [Warning]

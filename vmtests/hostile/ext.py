@@ -25,6 +25,7 @@ _EXTENTS: Final = 0xF30A
 _BLOCKS: Final = (0x4, "<I")
 _FIRST_BLOCK: Final = (0x14, "<I")
 _LOG_BLOCK_SIZE: Final = (0x18, "<I")
+_MOUNTED: Final = (0x2C, "<I")
 _BLOCKS_PER_GROUP: Final = (0x20, "<I")
 _INODES_PER_GROUP: Final = (0x28, "<I")
 _INODE_SIZE: Final = (0x58, "<H")
@@ -36,6 +37,7 @@ _BLOCKS_HIGH: Final = (0x150, "<I")
 _CHECKSUM: Final = 0x3FC
 _METADATA_CHECKSUMS: Final = 0x400
 _NEEDS_RECOVERY: Final = 0x4
+_YEAR_2037: Final = 2114380800
 
 
 def _get(fs: Region, field: tuple[int, str]) -> int:
@@ -163,10 +165,17 @@ def _row(
     ends: frozenset[int] = REFUSED,
     words: str = "",
     sampled: bool = False,
+    mounted: bool = True,
 ) -> HostileImage:
+    """``mounted``: after it was last checked, as most are, so that all of it is checked again."""
+
+    def mount_and_damage(image: ImageFile) -> None:
+        _set(_MOUNTED, _YEAR_2037)(image)
+        damage(image)
+
     return HostileImage(
-        id=f"ext-{name}", base=base, structure=f"ext: {what}", damage=damage, ends=ends, words=words,
-        sampled=sampled,
+        id=f"ext-{name}", base=base, structure=f"ext: {what}", damage=mount_and_damage if mounted else damage,
+        ends=ends, words=words, sampled=sampled,
     )  # fmt: skip
 
 
@@ -187,7 +196,9 @@ IMAGES: Final = (
     _row("descriptors-at-the-superblock", "group descriptors", _descriptors_at_the_superblock, base=_EXT3),
     _row("nothing-is-used", "bitmaps", _no_bitmaps, base=_EXT2),
     _row("nothing-is-used-ext4", "bitmaps", _no_bitmaps),
+    _row("nothing-is-used-unchecked", "bitmaps", _no_bitmaps, ends=EITHER, mounted=False),
     _row("inodes-flipped", "inode table", _flip_inodes),
+    _row("inodes-flipped-unchecked", "inode table", _flip_inodes, ends=EITHER, mounted=False),
     _row("inodes-flipped-ext3", "inode table", _flip_inodes, base=_EXT3),
     _row("no-root-directory", "inode table", _no_root, base=_EXT2),
     _row("file-of-an-exbibyte", "inode table", _file_of_an_exbibyte),

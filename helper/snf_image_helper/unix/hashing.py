@@ -66,11 +66,17 @@ class Hashes:
     def next(self, method: Method) -> Secret:
         """One by ``method`` that nobody has been given; errors as :func:`make_hash`."""
         _check(self._password, method)
+        form = _form(_setting(method, self._family))
         for made in self._made:
-            if method_of(made) == method:
+            if _form(made.reveal()) == form:
                 self._made.remove(made)
                 return made
         return make_hash(self._password, method, family=self._family)
+
+
+def _form(text: str) -> str:
+    """What stands between the first two dollar signs: method and variant, such as ``2b``."""
+    return text.split("$", 2)[1]
 
 
 def method_of(password_hash: Secret) -> Method | None:

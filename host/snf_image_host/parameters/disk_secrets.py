@@ -19,7 +19,7 @@ from snf_image_host.parameters.problems import ParseError
 SECRET_ID: Final = "snf-disk"  # noqa: S105 - the name of qemu's object that holds it
 _MONITOR_PORT: Final = "6789"
 _ISCSI: Final = re.compile(
-    r"(?P<scheme>iscsi|iser)://(?P<user>[^%@/]+)%(?P<password>[^@/]+)@"
+    r"(?P<scheme>iscsi|iser)://(?P<user>[^%@/]+)%(?P<password>[^@]+)@"
     r"(?P<portal>\[[0-9A-Fa-f:.]+\](?::\d+)?|[^:/?#@\[\]]+(?::\d+)?)/(?P<target>[^/?#]+)/(?P<lun>\d{1,5})",
     re.IGNORECASE,
 )
@@ -75,7 +75,7 @@ def _iscsi(uri: str) -> SecretDisk:
 def _rbd(uri: str) -> SecretDisk:
     """``rbd:POOL/[NAMESPACE/]IMAGE:option=value:…``, in which a back-slash takes a character as it is."""
     image, *words = _split(uri.partition(":")[2], ":")
-    place = [_plain(part) for part in _split(image, "/")]
+    place = [without_escapes(part) for part in _split(image, "/")]
     if len(place) not in (2, 3) or not all(place):
         raise ParseError("must name a pool and an image", echo=False)
     options: dict[str, Any] = {"driver": "rbd", "pool": place[0], "image": place[-1]}
@@ -84,7 +84,8 @@ def _rbd(uri: str) -> SecretDisk:
     key: str | None = None
     for word in words:
         name, *values = _split(word, "=", most=1)
-        value = _plain(values[0]) if values else ""
+        name = without_escapes(name)
+        value = without_escapes(values[0]) if values else ""
         if name == "key":
             key = value
         elif name in _RBD_OPTIONS:
@@ -135,7 +136,8 @@ def _split(text: str, mark: str, *, most: int = 0) -> list[str]:
     return [*parts, rest]
 
 
-def _plain(text: str) -> str:
+def without_escapes(text: str) -> str:
+    """``text`` with each back-slash gone that takes the next character as it is."""
     return re.sub(r"\\(.)", r"\1", text)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from snf_image_host.parameters.disk_secrets import take_apart
+from snf_image_host.parameters.disk_secrets import take_apart, without_escapes
 from snf_image_host.parameters.problems import ParseError
 
 _KNOWN: Final = re.compile(r"(rbd|iscsi|iser|nbd|ssh|gluster)(?:\+(?:tcp|unix|rdma))?:.+", re.IGNORECASE)
@@ -14,6 +14,8 @@ _ONLY_READ: Final = ("http", "https", "ftp", "ftps", "tftp")
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
 _SECRET: Final = re.compile(r"((?:key|keyring-data|password)=)[^:&,'\"\s]+", re.IGNORECASE)
 _USER: Final = re.compile(r"(?<=:)//[^/?#]*@")
+_ISCSI_USER: Final = re.compile(r"(?<=:)//[^@]*@")
+"""libiscsi ends a password at the first ``@``, so that it may have slashes, as base64 has."""
 _USER_IN_TEXT: Final = re.compile(r"//[^/?#\s'\"]*@")
 _MAX: Final = 4096
 
@@ -48,21 +50,24 @@ def shown_disk_uri(text: str) -> str:
     """Without options of rbd, user-info and query: what can be secret."""
     if text.lower().startswith("rbd:"):
         return _rbd_name(text)
-    return re.split(r"[?#]", _USER.sub("//", text, count=1))[0]
+    return re.split(r"[?#]", _user_of(text).sub("//", text, count=1))[0]
 
 
 def disk_uri_identity(text: str) -> str:
     """Equal for two URIs that are known to lead to one disk; options of how to get there do not count."""
     if text.lower().startswith("rbd:"):
         return _rbd_name(text)
-    scheme, colon, rest = _USER.sub("//", text, count=1).partition(":")
+    scheme, colon, rest = _user_of(text).sub("//", text, count=1).partition(":")
     return f"{scheme.lower()}{colon}{rest}"
 
 
 def has_secret(text: str) -> bool:
     """Whether a key or a password is written into it."""
-    user = _USER.search(text)
-    return _SECRET.search(text) is not None or (user is not None and re.search("[:%]", user[0]) is not None)
+    user = _user_of(text).search(text)
+    # A back-slash before a character of an option's name makes no difference to RBD.
+    return _SECRET.search(without_escapes(text)) is not None or (
+        user is not None and re.search("[:%]", user[0]) is not None
+    )
 
 
 def hide_disk_uri(message: str, uri: str) -> str:
@@ -70,6 +75,10 @@ def hide_disk_uri(message: str, uri: str) -> str:
     # It may also say how it was told to open it.
     message = re.sub(r"'json:\{.*\}'", lambda _: f"'{shown_disk_uri(uri)}'", message)
     return _USER_IN_TEXT.sub("//", _SECRET.sub(r"\1…", message.replace(uri, shown_disk_uri(uri))))
+
+
+def _user_of(text: str) -> re.Pattern[str]:
+    return _ISCSI_USER if text.lower().startswith(("iscsi:", "iser:")) else _USER
 
 
 def _rbd_name(text: str) -> str:

@@ -21,6 +21,7 @@ from snf_image_contract.events import (
     Event,
     Failed,
     Hello,
+    JobAccepted,
     OperatorTaskEnded,
     OperatorTaskStarted,
     Succeeded,
@@ -73,6 +74,8 @@ class Conversation:
         self.fault: str | None = None
         """What the helper did that the contract does not allow."""
         self.job_given = False
+        self.job_accepted = False
+        """Whether the helper has its first disk and the job."""
         self.is_over = False
         """Whether nothing more can come."""
         self.warnings_left_out = 0
@@ -137,6 +140,8 @@ class Conversation:
                 self.hello_at = time.monotonic()
             if isinstance(event, Awake):
                 self.awake_at = time.monotonic()
+            if isinstance(event, JobAccepted):
+                self.job_accepted = True
             if isinstance(event, Failed | Succeeded) and is_terminal(event):
                 self.terminal = event
             self._changed.notify_all()

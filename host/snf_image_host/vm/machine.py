@@ -302,19 +302,29 @@ class HelperVm:
         self._listen()
 
     def _hand_over(self, job: Job, disks: Sequence[HelperDisk | ServedDisk]) -> float:
-        """Add the disks in order and the job last; returns when the job was given."""
+        """Give it the first disk and the job, then the other disks; returns when the job was given.
+
+        The others wait, so that none is found before the first one, which is ``vda`` (D-19).
+        """
         medium = build_medium(job_files(job, rules=False))
         try:
             self.wait_ready()
+            conversation = self._conversation
             qemu = self.qemu
             adder = DiskAdder(qemu.qmp)
             forbid_growth(qemu.running.pid, tuple(disks))
             try:
-                for disk in disks:
-                    adder.add_disk(disk)
-                self._conversation.job_given = True
+                first, *others = disks
+                adder.add_disk(first)
+                conversation.job_given = True
                 adder.add_medium(medium)
                 self._events_port.send(SLOTS_FILLED)
+                given = time.monotonic()
+                if others:
+                    limit = Deadline(self.scaled(self._settings.soft_timeout))
+                    conversation.wait(lambda: conversation.job_accepted, limit)
+                for disk in others:
+                    adder.add_disk(disk)
             except NodeError as error:
                 if qemu.wait(0.3) is None:
                     raise self._kept(error) from None
@@ -322,7 +332,7 @@ class HelperVm:
                 raise self._kept(judge(self._ending("no", None)) or error) from None
         finally:
             os.close(medium)
-        return time.monotonic()
+        return given
 
     def _hand_over_cold(self, job: Job, disks: Sequence[HelperDisk | ServedDisk]) -> float:
         """A foreign helper finds its disks and its parameters when it starts."""

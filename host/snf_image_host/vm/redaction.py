@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ class Redaction:
     """Knows nothing until a job is handed over; before that the helper has no secret."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._needles: frozenset[str] = frozenset()
         self._text: re.Pattern[str] | None = None
         self._bytes: re.Pattern[bytes] | None = None
@@ -36,15 +38,16 @@ class Redaction:
         # them is in another field as well.
         without = dataclasses.replace(job, environment=()) if isinstance(job, Job) else job
         needles = {needle for secret in _secrets(without) for needle in _needles(secret.reveal())}
-        if needles <= self._needles:
-            return
-        needles |= self._needles
-        self._needles = frozenset(needles)
-        # The longest first: one secret may be the beginning of another.
-        ordered = sorted(needles, key=len, reverse=True)
-        self._text = re.compile("|".join(map(re.escape, ordered)))
-        written = dict.fromkeys(form for needle in ordered for form in _written(needle))
-        self._bytes = re.compile(b"|".join(re.escape(form) for form in written))
+        # The job and its SSH host keys are handed over by two threads.
+        with self._lock:
+            if needles <= self._needles:
+                return
+            self._needles |= needles
+            # The longest first: one secret may be the beginning of another.
+            ordered = sorted(self._needles, key=len, reverse=True)
+            self._text = re.compile("|".join(map(re.escape, ordered)))
+            written = dict.fromkeys(form for needle in ordered for form in _written(needle))
+            self._bytes = re.compile(b"|".join(re.escape(form) for form in written))
 
     def bytes(self, line: bytes) -> bytes:
         """A raw line of the helper, with the marker in place of each secret."""

@@ -83,7 +83,10 @@ def reporter(recorder: Recorder) -> Reporter:
 @pytest.fixture
 def job() -> Job:
     return Job(
-        instance="web1", clock=0.0, disks=(JobDisk(index=0),), assign_hostname=AssignHostname(name="web1")
+        instance="web1",
+        clock=0.0,
+        disks=(JobDisk(index=0), JobDisk(index=1, read_only=True)),
+        assign_hostname=AssignHostname(name="web1"),
     )
 
 

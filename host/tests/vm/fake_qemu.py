@@ -40,6 +40,7 @@ class Machine:
         self.sets: dict[str, int] = {}
         self.received: list[int] = []
         self.named: dict[str, int] = {}
+        self.disks_awaited = self.plugged_disks = 0
         self.restored = "-incoming" in argv
         self.state_is_loaded = threading.Event()
 
@@ -175,8 +176,12 @@ class Machine:
             "direct": node["cache"]["direct"],
             "discard": node["discard"],
         }
+        self.plugged_disks += device["serial"].startswith("snf-disk-")
         self.console(b"PLUGGED " + json.dumps(shown).encode() + b"\n")
         if device["serial"] == "snf-params":
+            self.disks_awaited = len(
+                json.loads(re.findall(rb'"disks": (\[.*?\])', os.pread(fd, 1 << 20, 0))[0])
+            )
             [clock] = re.findall(rb'"clock": ([0-9.]+)', os.pread(fd, 1 << 20, 0))
             self.console(b"CLOCK " + clock + b"\n")
             with open("/proc/self/limits") as limits:
@@ -208,14 +213,23 @@ class Helper:
 
     def job(self) -> None:
         self.hello()
+        self.take_job()
+
+    def take_job(self) -> None:
         self.machine.job_given.wait()
         said = b""
         while not said.lstrip(b"\n").startswith(b"slots filled\n"):
             said += self.machine.ports["serial3"].recv(1)
 
     def accept(self) -> None:
-        self.job()
+        self.hello()
+        self.accept_job()
+
+    def accept_job(self) -> None:
+        self.take_job()
         self.say("job-accepted")
+        while self.machine.plugged_disks < self.machine.disks_awaited:
+            time.sleep(0.01)
 
     def task(self, name: str = "AssignHostname") -> None:
         self.say("task-start", task=name)
@@ -320,8 +334,7 @@ def flood_of_console(m: Machine, h: Helper) -> None:
     h.hello()
     for _ in range(600):
         m.console(b"\x1b[31mlong and useless line\x07 " * 400 + b"\n")
-    h.machine.job_given.wait()
-    h.say("job-accepted")
+    h.accept_job()
     h.succeed()
 
 

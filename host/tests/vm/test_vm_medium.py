@@ -114,7 +114,7 @@ def test_what_foreign_helpers_are_told(job: Job) -> None:
     """R-HLP-6, T-39: type and disks; a variable that the job has is not given twice."""
     rules = shell_rules(job).decode().splitlines()
     assert "export SNF_IMAGE_DEV='/dev/vda'" in rules
-    assert "export SNF_IMAGE_DEV_COUNT='1'" in rules
+    assert "export SNF_IMAGE_DEV_COUNT='2'" in rules
     assert "export SNF_IMAGE_TYPE='diskdump'" in rules
     given_twice = shell_rules(_job_with("HOSTNAME", "it's"))
     assert given_twice.count(b"SNF_IMAGE_HOSTNAME=") == 1

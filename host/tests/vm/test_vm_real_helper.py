@@ -49,7 +49,7 @@ def test_it_says_hello_and_judges_an_empty_disk(
         assert hello is not None
         assert hello.build == image.build
         with pytest.raises(ImageError, match="partition"):
-            vm.run_job(job, disks[:1])
+            vm.run_job(dataclasses.replace(job, disks=job.disks[:1]), disks[:1])
     assert [type(event) for event in recorder.said] == [Hello, JobAccepted, Failed]
     assert recorder.infos[-1] == "helper VM ended, status 0"  # it powered itself off
     assert os.pread(disks[0].fd, 1 << 20, 0) == bytes(1 << 20)

@@ -121,10 +121,10 @@ class TinyHelper:
 def good(disks: int) -> TinyHelper:
     """Hello; disks and medium; one task; success; off."""
     helper = TinyHelper().send(CONSOLE, b"tiny\r\n").hello()
+    helper.wait_for_job().say({"kind": "job-accepted"}, first=1)
     for slot in range(FIRST_DISK_SLOT, FIRST_DISK_SLOT + disks):
         helper.wait_for_slot(slot)
-    helper.wait_for_job()
-    helper.say({"kind": "job-accepted"}, {"kind": "succeeded"}, first=1)
+    helper.say({"kind": "succeeded"}, first=2)
     return helper.send(RESULT, b"SUCCESS\n").power_off()
 
 
@@ -206,14 +206,15 @@ def test_nine_disks_keep_their_order(start_tiny: StartTiny, job: Job, tmp_path: 
 
 
 def test_the_machine_has_no_network_and_no_usb(start_tiny: StartTiny) -> None:
-    """T-33, R-HLP-3: the bus holds the bridge, the root's controller, the random device, and nothing else."""
+    """T-33, R-HLP-3: the bus holds the bridge, root, random device, two slots for disks, and nothing else."""
     vm = start_tiny(good(0))
     vm.wait_ready()
     qmp = vm.qemu.qmp
     devices = [device for bus in qmp.execute("query-pci") for device in bus["devices"]]
     classes = sorted((device["slot"], device["class_info"]["class"]) for device in devices)
-    # Host bridge; ISA bridge, IDE (part of the bridge, empty), power management; SCSI; random numbers.
-    assert classes == [(0, 0x600), (1, 0x101), (1, 0x601), (1, 0x680), (2, 0x100), (3, 0xFF)]
+    # Host bridge; ISA bridge, IDE (part of the bridge, empty), power management; SCSI; random numbers; slots.
+    slots = [(4, 0x100), (31, 0x100)]
+    assert classes == [(0, 0x600), (1, 0x101), (1, 0x601), (1, 0x680), (2, 0x100), (3, 0xFF), *slots]
     assert not [device for device in devices if device["class_info"]["class"] >> 8 == 2]
     assert qmp.execute("query-rx-filter") == []  # every network interface has one
     assert {chardev["label"] for chardev in qmp.execute("query-chardev")} >= {"serial1", "serial2", "serial3"}

@@ -99,6 +99,7 @@ def everything_random(job: Job) -> Job:
     swap = SwapPartition(number=2, megabytes=16)
     return dataclasses.replace(
         job,
+        disks=job.disks[:1],
         fix_partition_table=FixPartitionTable(swap=swap),
         add_swap=AddSwap(swap=swap),
         change_machine_id=ChangeMachineId(mode="random"),

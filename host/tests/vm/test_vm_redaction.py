@@ -3,12 +3,21 @@
 import base64
 import dataclasses
 import json
+import threading
 from typing import Any
 
 from snf_image_contract.events import Failed, TaskStarted, Warned, encode_event
-from snf_image_contract.job import ChangePassword, Job, RunCustomTask, Variable
+from snf_image_contract.job import (
+    AssignHostname,
+    ChangePassword,
+    HostKey,
+    HostKeys,
+    Job,
+    RunCustomTask,
+    Variable,
+)
 from snf_image_contract.names import TaskName
-from snf_image_contract.secret import Secret
+from snf_image_contract.secret import MARKER, Secret
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm.console import Console
 from snf_image_host.vm.conversation import Bounds, Conversation
@@ -94,3 +103,22 @@ def test_lines_of_keys_and_scripts_are_secret_and_ordinary_values_are_not(job: J
     assert (
         redaction.bytes(b"+ AAAAB3NzaC1yc2EAAAADAQABAAAB abc end diskdump") == b"+ <secret> abc end diskdump"
     )
+
+
+def test_what_is_learned_later_adds_to_what_is_known() -> None:
+    """R-SEC-1: SSH host keys follow the job, in another thread."""
+    redaction = Redaction()
+    job = Job(
+        instance="web1",
+        clock=0,
+        disks=(),
+        assign_hostname=AssignHostname(name="web1"),
+        change_password=ChangePassword(password=Secret("the password")),
+    )
+    keys = HostKeys(keys=(HostKey(type="rsa", private=Secret("the private key"), public="ssh-rsa A"),))
+    threads = [threading.Thread(target=redaction.learn, args=(what,)) for what in (keys, job) * 10]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert redaction.bytes(b"the password, the private key") == f"{MARKER}, {MARKER}".encode()
