@@ -183,7 +183,7 @@ def _root(fd: int) -> list[str]:
 
 def _cold_disks(disks: Sequence[ColdDisk]) -> list[str]:
     words: list[str] = []
-    slot = devices.FIRST_DISK_SLOT
+    address = devices.FIRST_DISK_ADDRESS
     for index, disk in enumerate(disks):
         name, fdset = f"cold-{index}", index + 2
         words += _descriptor(disk.fd, fdset=fdset)
@@ -193,8 +193,8 @@ def _cold_disks(disks: Sequence[ColdDisk]) -> list[str]:
         if disk.serial is None:
             words += _device_options(devices.floppy(node=name))
             continue
-        words += _device_options(devices.virtio_disk(node=name, serial=disk.serial, slot=slot))
-        slot += 1
+        words += _device_options(devices.virtio_disk(node=name, serial=disk.serial, address=address))
+        address += 1
     return words
 
 
@@ -205,9 +205,11 @@ def _slots(*, read_only: bool) -> list[str]:
     """
     words: list[str] = []
     disk = devices.virtio_disk(
-        node=devices.FIRST_DISK_NODE, serial=disk_serial(0), slot=devices.FIRST_DISK_SLOT
+        node=devices.FIRST_DISK_NODE, serial=disk_serial(0), address=devices.FIRST_DISK_ADDRESS
     )
-    medium = devices.virtio_disk(node=devices.MEDIUM_NODE, serial=PARAMETER_SERIAL, slot=devices.MEDIUM_SLOT)
+    medium = devices.virtio_disk(
+        node=devices.MEDIUM_NODE, serial=PARAMETER_SERIAL, address=devices.MEDIUM_ADDRESS
+    )
     for device, size, mode in (
         (disk, _SECTOR, devices.Mode(read_only=read_only)),
         (medium, MEDIUM_SIZE, devices.Mode(read_only=True)),

@@ -14,11 +14,11 @@ from snf_image_contract.job import HELPER_SERIAL
 Json = dict[str, Any]
 
 ROOT_NODE: Final = "helper-root"
-# Slots of the PCI bus. 0 and 1 are the machine's own bridge.
-_SCSI_SLOT: Final = 2
-_RNG_SLOT: Final = 3
-FIRST_DISK_SLOT: Final = 4
-MEDIUM_SLOT: Final = 31
+# Addresses on the PCI bus. 0 and 1 are the machine's own bridge.
+_SCSI_ADDRESS: Final = 2
+_RNG_ADDRESS: Final = 3
+FIRST_DISK_ADDRESS: Final = 4
+MEDIUM_ADDRESS: Final = 31
 FIRST_DISK_NODE: Final = "disk-0"
 MEDIUM_NODE: Final = "parameters"
 
@@ -69,14 +69,14 @@ def named(node: str, below: Json, mode: Mode) -> Json:
     return {"node-name": node, **mode.options(), **below}
 
 
-def virtio_disk(*, node: str, serial: str, slot: int) -> Json:
+def virtio_disk(*, node: str, serial: str, address: int) -> Json:
     """A virtio block device. Errors go to the guest: a VM that stops on a full disk would only hang."""
     return {
         "driver": "virtio-blk-pci",
         "id": f"{node}-device",
         "drive": node,
         "serial": serial,
-        "addr": f"0x{slot:x}",
+        "addr": f"0x{address:x}",
         "num-queues": 1,
         "rerror": "report",
         "werror": "report",
@@ -85,7 +85,7 @@ def virtio_disk(*, node: str, serial: str, slot: int) -> Json:
 
 def root_disk() -> tuple[Json, Json]:
     """The helper's own root on a bus of its own, so that the instance's disks begin with vda (D-19)."""
-    controller = {"driver": "virtio-scsi-pci", "id": "scsi", "addr": f"0x{_SCSI_SLOT:x}", "num_queues": 1}
+    controller = {"driver": "virtio-scsi-pci", "id": "scsi", "addr": f"0x{_SCSI_ADDRESS:x}", "num_queues": 1}
     disk = {
         "driver": "scsi-hd",
         "bus": "scsi.0",
@@ -104,4 +104,4 @@ def floppy(*, node: str) -> Json:
 
 def random_device() -> Json:
     """Feeds the guest's random number generator (R-HLP-3); its back-end is ``rng``."""
-    return {"driver": "virtio-rng-pci", "rng": "rng", "addr": f"0x{_RNG_SLOT:x}"}
+    return {"driver": "virtio-rng-pci", "rng": "rng", "addr": f"0x{_RNG_ADDRESS:x}"}

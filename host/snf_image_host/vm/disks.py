@@ -78,12 +78,12 @@ class DiskAdder:
     """Gives a running VM its disks, one after the other.
 
     The first disk and the medium come behind the devices that the VM has for them, whose mode is theirs;
-    every other disk becomes a device of its own, on rising PCI slots.
+    every other disk becomes a device of its own, at rising PCI addresses.
     """
 
     def __init__(self, qmp: Qmp) -> None:
         self._qmp = qmp
-        self._slot = devices.FIRST_DISK_SLOT + 1
+        self._address = devices.FIRST_DISK_ADDRESS + 1
 
     def add_disk(self, disk: HelperDisk | ServedDisk) -> None:
         """Add a disk of the instance under its serial; :class:`NodeError` if that cannot be."""
@@ -124,9 +124,9 @@ class DiskAdder:
             self._put(node, below, mode)
             return
         self._qmp.execute("blockdev-add", devices.raw_node(node=node, file=below, mode=mode))
-        device = devices.virtio_disk(node=node, serial=disk_serial(index), slot=self._slot)
+        device = devices.virtio_disk(node=node, serial=disk_serial(index), address=self._address)
         self._qmp.execute("device_add", device)
-        self._slot += 1
+        self._address += 1
 
     def _put(self, node: str, below: devices.Json, mode: devices.Mode) -> None:
         """Behind the device that is there for it."""
@@ -138,8 +138,8 @@ class DiskAdder:
     @contextlib.contextmanager
     def _told(self, index: int | None) -> Iterator[None]:
         """``index`` None: the medium."""
-        if index is not None and self._slot >= devices.MEDIUM_SLOT:
-            most = devices.MEDIUM_SLOT - devices.FIRST_DISK_SLOT
+        if index is not None and self._address >= devices.MEDIUM_ADDRESS:
+            most = devices.MEDIUM_ADDRESS - devices.FIRST_DISK_ADDRESS
             raise NodeError(f"the helper VM takes at most {most} disks")
         what = "the parameter medium" if index is None else f"disk {index}"
         try:

@@ -12,7 +12,7 @@ import pytest
 
 from snf_image_host.errors import NodeError
 from snf_image_host.vm import disks as disks_module
-from snf_image_host.vm.devices import FIRST_DISK_SLOT, MEDIUM_SLOT
+from snf_image_host.vm.devices import FIRST_DISK_ADDRESS, MEDIUM_ADDRESS
 from snf_image_host.vm.disks import DiskAdder, cold_disk, reopen
 from snf_image_host.vm.qmp import QmpError
 
@@ -77,7 +77,7 @@ def test_the_bus_has_an_end(disks: tuple[Disk, ...]) -> None:
     qmp = FakeQmp()
     adder = DiskAdder(qmp)  # type: ignore[arg-type] # a stand-in
     adder.add_disk(disks[0])
-    for _ in range(FIRST_DISK_SLOT + 1, MEDIUM_SLOT):
+    for _ in range(FIRST_DISK_ADDRESS + 1, MEDIUM_ADDRESS):
         adder.add_disk(disks[1])
     addresses = [int(asked["addr"], 16) for command, asked in qmp.asked if command == "device_add"]
     assert addresses == list(range(5, 31))

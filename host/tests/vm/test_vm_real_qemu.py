@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.requires("qemu")
 
 CONSOLE, RESULT, EVENTS = 0x3F8, 0x2F8, 0x3E8
-FIRST_DISK_SLOT = 4
+FIRST_DISK_ADDRESS = 4
 SECRET = "correct horse battery staple"
 
 
@@ -71,10 +71,10 @@ class TinyHelper:
     def hello(self) -> TinyHelper:
         return self.say({"kind": "hello", "contract_version": CONTRACT_VERSION, "build": "build-1"})
 
-    def wait_for_slot(self, slot: int) -> TinyHelper:
+    def wait_for_device(self, address: int) -> TinyHelper:
         """Poll the PCI configuration space until there is a device."""
         self._code += (
-            b"\x66\xb8" + struct.pack("<I", 0x80000000 | slot << 11) + b"\xba\xf8\x0c\x66\xef"
+            b"\x66\xb8" + struct.pack("<I", 0x80000000 | address << 11) + b"\xba\xf8\x0c\x66\xef"
             b"\xba\xfc\x0c\x66\xed\x66\x83\xf8\xff"  # in eax; cmp eax, -1
         )
         self._code += b"\x74" + struct.pack("<b", -(6 + 5 + 5 + 4 + 2))
@@ -122,8 +122,8 @@ def good(disks: int) -> TinyHelper:
     """Hello; disks and medium; one task; success; off."""
     helper = TinyHelper().send(CONSOLE, b"tiny\r\n").hello()
     helper.wait_for_job().say({"kind": "job-accepted"}, first=1)
-    for slot in range(FIRST_DISK_SLOT, FIRST_DISK_SLOT + disks):
-        helper.wait_for_slot(slot)
+    for address in range(FIRST_DISK_ADDRESS, FIRST_DISK_ADDRESS + disks):
+        helper.wait_for_device(address)
     helper.say({"kind": "succeeded"}, first=2)
     return helper.send(RESULT, b"SUCCESS\n").power_off()
 
@@ -176,7 +176,7 @@ def test_a_whole_job(
 
 
 def test_nine_disks_keep_their_order(start_tiny: StartTiny, job: Job, tmp_path: Path) -> None:
-    """T-39, T-40: nine disks on rising slots under their serials, whatever they are on the host."""
+    """T-39, T-40: nine disks at rising addresses under their serials, whatever they are on the host."""
 
     @dataclasses.dataclass(frozen=True)
     class Plain:
@@ -342,7 +342,7 @@ def test_a_foreign_helper_boots_with_its_disks(
 ) -> None:
     """R-HLP-5, R-MON-8: cold disks, in order, and a floppy that needs no driver of ours."""
     for medium in ("auto", "floppy"):
-        helper = TinyHelper().wait_for_slot(FIRST_DISK_SLOT + 1).send(EVENTS, b"TASK_START:AddSwap\n")
+        helper = TinyHelper().wait_for_device(FIRST_DISK_ADDRESS + 1).send(EVENTS, b"TASK_START:AddSwap\n")
         helper.send(EVENTS, b"TASK_END:AddSwap\n").send(RESULT, b"SUCCESS\n").power_off()
         vm = start_tiny(helper, protocol="text", param_medium=medium)
         outcome = vm.run_job(job, disks)
