@@ -1,5 +1,7 @@
 """What tests need of the machine: the table, skips that name it, failures where it must be there."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from snf_image_vmtests import capabilities
@@ -29,9 +31,12 @@ def _not_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def _without_chromium(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_chromium(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     lacking = capabilities.Capability(check=lambda: False, remedy="install the Debian package chromium")
     monkeypatch.setitem(capabilities.CAPABILITIES, "chromium", lacking)
+    capabilities.is_there.cache_clear()
+    yield
+    # Nor may a test that needs it, and comes later in this process, believe that it is missing.
     capabilities.is_there.cache_clear()
 
 
