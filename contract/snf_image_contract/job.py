@@ -26,7 +26,7 @@ SLOTS_WORD: Final = "snf_image_slots"
 MEDIUM_SIZE: Final = 128 * 1024 * 1024
 """Bytes of the parameter medium, whatever is on it, so that a slot's size is right before it is filled."""
 SLOTS_FILLED: Final = b"slots filled\n"
-"""What the host then says on the port of the helper's events, when every disk is in its place."""
+"""What the host then says on the port of the helper's events, when both are; other disks follow the job."""
 
 
 def disk_serial(index: int) -> str:

@@ -24,7 +24,7 @@ from snf_image_host.errors import SnfImageError, VerificationError
 from snf_image_host.evidence import evidence_directory
 from snf_image_host.helper_image import HelperImage
 from snf_image_host.host_keys import HostKeyMaker
-from snf_image_host.password_hashes import PasswordHasher, methods_for
+from snf_image_host.password_hashes import PasswordHasher
 from snf_image_host.receipt import Receipt, build_receipt, check_receipt_path, write_receipt
 from snf_image_host.reporter import Event, Reporter, StageEnded, StageStarted, Warning
 from snf_image_host.sources.image import open_image
@@ -174,7 +174,7 @@ class _Helper:
 
     def _hash_passwords(self) -> PasswordHasher | None:
         job = self._deployment.job
-        if self._is_foreign or job.action == "inspect" or not methods_for(job):
+        if self._is_foreign or job.action == "inspect":
             return None
         return self._alive.enter_context(PasswordHasher(job))
 

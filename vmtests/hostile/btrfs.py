@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from hostile import crc32c
-from hostile.image import EITHER, REFUSED, HostileImage
+from hostile.image import EITHER, Rows
 from hostile.region import MIB, ImageFile, Region
 
 _BASE: Final = "sles16-gpt-btrfs"
@@ -161,20 +161,7 @@ def _items_outside(image: ImageFile) -> None:
         _seal(image.root, at, _get(image.root, _NODE_SIZE))
 
 
-def _row(
-    name: str,
-    what: str,
-    damage: Callable[[ImageFile], None],
-    *,
-    ends: frozenset[int] = REFUSED,
-    base: str = _BASE,
-    sampled: bool = False,
-) -> HostileImage:
-    return HostileImage(
-        id=f"btrfs-{name}", base=base, structure=f"btrfs: {what}", damage=damage, ends=ends, sampled=sampled
-    )
-
-
+_row: Final = Rows("btrfs", _BASE)
 IMAGES: Final = (
     _row("superblock-flipped", "superblock", _flip_superblock),
     _row("bytes-of-an-exbibyte", "superblock", _set(_TOTAL_BYTES, 1 << 60)),

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
-from hostile.image import EITHER, REFUSED, HostileImage
+from hostile.image import EITHER, Rows
 from hostile.mbr import set_entry
 from hostile.region import MIB, SECTOR, ImageFile
 
@@ -149,21 +149,7 @@ def _names(image: ImageFile, array: int) -> None:
     image.write(array + 56, _UNICODE_TRICKS.ljust(72, b"\xd8"))
 
 
-def _row(
-    name: str,
-    what: str,
-    damage: Callable[[ImageFile], None],
-    *,
-    ends: frozenset[int] = REFUSED,
-    words: str = "",
-    sampled: bool = False,
-) -> HostileImage:
-    return HostileImage(
-        id=f"gpt-{name}", base=_ONE, structure=f"gpt: {what}", damage=damage, ends=ends, words=words,
-        sampled=sampled,
-    )  # fmt: skip
-
-
+_row: Final = Rows("gpt", _ONE)
 IMAGES: Final = (
     _row("primary-flipped", "header", _flip_primary, ends=EITHER),
     _row("both-flipped", "header", _flip_both, words="both copies of the GPT are damaged", sampled=True),

@@ -35,3 +35,32 @@ class HostileImage:
     words: str = ""
     options: tuple[str, ...] = ()
     sampled: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rows:
+    """Makes the rows of one kind: ``kind`` begins their ids and structures, ``base`` is the usual image."""
+
+    kind: str
+    base: str
+
+    def __call__(
+        self,
+        name: str,
+        what: str,
+        damage: Callable[[ImageFile], None],
+        *,
+        base: str | None = None,
+        ends: frozenset[int] = REFUSED,
+        words: str = "",
+        sampled: bool = False,
+    ) -> HostileImage:
+        return HostileImage(
+            id=f"{self.kind}-{name}",
+            base=base or self.base,
+            structure=f"{self.kind}: {what}",
+            damage=damage,
+            ends=ends,
+            words=words,
+            sampled=sampled,
+        )

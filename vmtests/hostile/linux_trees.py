@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hostile.image import EITHER, FINE, REFUSED, UNFIT, HostileImage
+from hostile.image import EITHER, FINE, UNFIT, Rows
 from hostile.region import MIB, ImageFile
 
 _BASE: Final = "alpine-mbr-ext4"
@@ -92,22 +92,7 @@ _HOME_OUTSIDE: Final = b"root:x:0:0:root:/../../../../proc/1/root:/bin/sh\n"
 _HOME_ABSURD: Final = b"root:x:99999999999999999999:-1:root:relative/../..\x1b[2J:/bin/sh\n"
 
 
-def _row(
-    name: str,
-    what: str,
-    damage: Callable[[ImageFile], None],
-    *,
-    base: str = _BASE,
-    ends: frozenset[int] = REFUSED,
-    words: str = "",
-    sampled: bool = False,
-) -> HostileImage:
-    return HostileImage(
-        id=f"tree-{name}", base=base, structure=f"tree: {what}", damage=damage, ends=ends, words=words,
-        sampled=sampled,
-    )  # fmt: skip
-
-
+_row: Final = Rows("tree", _BASE)
 IMAGES: Final = (
     _row("shadow-links-to-itself", "links", _link("/etc/shadow", "shadow"),
          words="/etc/shadow: too many links"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from hostile.image import EITHER, REFUSED, HostileImage
+from hostile.image import EITHER, Rows
 from hostile.region import ImageFile, Region
 
 _BASE: Final = "windows7-mbr-ntfs"
@@ -141,20 +141,7 @@ def _flip_log(image: ImageFile) -> None:
     image.root.flip(at + 4, 8192, bits=400)
 
 
-def _row(
-    name: str,
-    what: str,
-    damage: Callable[[ImageFile], None],
-    *,
-    ends: frozenset[int] = REFUSED,
-    base: str = _BASE,
-    sampled: bool = False,
-) -> HostileImage:
-    return HostileImage(
-        id=f"ntfs-{name}", base=base, structure=f"ntfs: {what}", damage=damage, ends=ends, sampled=sampled
-    )
-
-
+_row: Final = Rows("ntfs", _BASE)
 IMAGES: Final = (
     _row("boot-sector-flipped", "boot sector", _flip_boot_sector),
     _row("sectors-of-no-bytes", "boot sector", _set(_SECTOR_BYTES, 0)),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hostile import crc32c
-from hostile.image import EITHER, REFUSED, HostileImage
+from hostile.image import EITHER, Rows
 from hostile.region import ImageFile, Region
 
 _BASE: Final = "rhel9-gpt-xfs"
@@ -98,22 +98,7 @@ def _flip_log(image: ImageFile) -> None:
     image.root.flip(block * _get(image.root, _BLOCK_SIZE), 4096, bits=200)
 
 
-def _row(
-    name: str,
-    what: str,
-    damage: Callable[[ImageFile], None],
-    *,
-    ends: frozenset[int] = REFUSED,
-    words: str = "",
-    base: str = _BASE,
-    sampled: bool = False,
-) -> HostileImage:
-    return HostileImage(
-        id=f"xfs-{name}", base=base, structure=f"xfs: {what}", damage=damage, ends=ends, words=words,
-        sampled=sampled,
-    )  # fmt: skip
-
-
+_row: Final = Rows("xfs", _BASE)
 IMAGES: Final = (
     _row("superblock-flipped", "superblock", _flip(0, 4, 120)),
     _row("blocks-of-an-exbibyte", "superblock", _set(_DATA_BLOCKS, 1 << 50)),
