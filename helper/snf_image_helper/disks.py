@@ -49,7 +49,7 @@ def find_disks(wanted: Sequence[JobDisk], timeout: float = 60) -> Disks:
     """
     end = time.monotonic() + timeout
     while True:
-        present = _by_serial()
+        present = by_serial()
         missing = [disk.index for disk in wanted if disk_serial(disk.index) not in present]
         if not missing:
             return Disks(all=tuple(_describe(disk, present[disk_serial(disk.index)]) for disk in wanted))
@@ -59,22 +59,23 @@ def find_disks(wanted: Sequence[JobDisk], timeout: float = 60) -> Disks:
         time.sleep(_POLL_SECONDS)
 
 
+def by_serial() -> dict[str, str]:
+    """Names of block devices by serial, of those that are ready: with a size and a device node."""
+    found: dict[str, str] = {}
+    for name in sorted(os.listdir(SYS_BLOCK)):
+        serial = attribute(name, "serial")
+        if serial and attribute(name, "size") not in ("", "0") and os.path.exists(f"/dev/{name}"):
+            found[serial] = name
+    return found
+
+
 def demand_unused(device: str) -> None:
     """OSError (EBUSY) if the device, or any part of it, is mounted: an exclusive open fails then."""
     os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
 
 
-def _by_serial() -> dict[str, str]:
-    """Names of block devices by serial, of those that are ready: with a size and a device node."""
-    found: dict[str, str] = {}
-    for name in sorted(os.listdir(SYS_BLOCK)):
-        serial = _attribute(name, "serial")
-        if serial and _attribute(name, "size") not in ("", "0") and os.path.exists(f"/dev/{name}"):
-            found[serial] = name
-    return found
-
-
-def _attribute(name: str, attribute: str) -> str:
+def attribute(name: str, attribute: str) -> str:
+    """What the kernel says of the block device ``name``; empty if it says nothing."""
     try:
         with open(f"{SYS_BLOCK}/{name}/{attribute}", encoding="ascii", errors="replace") as stream:
             return stream.read(256).strip()
@@ -86,6 +87,6 @@ def _describe(disk: JobDisk, name: str) -> Disk:
     return Disk(
         index=disk.index,
         device=f"/dev/{name}",
-        size=int(_attribute(name, "size")) * _SECTOR,
-        read_only=disk.read_only or _attribute(name, "ro") == "1",
+        size=int(attribute(name, "size")) * _SECTOR,
+        read_only=disk.read_only or attribute(name, "ro") == "1",
     )

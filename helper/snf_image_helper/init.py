@@ -40,10 +40,11 @@ from snf_image_contract.job import (
     load_job,
 )
 from snf_image_contract.secret import Secret
+from snf_image_helper.disks import by_serial
 from snf_image_helper.errors import TaskError
 from snf_image_helper.from_host import FromHost, no_host_keys
 from snf_image_helper.report import Reporter, clip, clip_all, fd_sender
-from snf_image_helper.slots import FirstDiskSlot
+from snf_image_helper.slots import Slots
 
 RESULT_PORT: Final = "/dev/ttyS1"
 EVENT_PORT: Final = "/dev/ttyS2"
@@ -53,7 +54,6 @@ MOUNTS: Final = "/run/snf-image"
 MOUNTINFO: Final = "/proc/self/mountinfo"
 _MEDIUM: Final = "/run/medium"
 _BUILD: Final = "/usr/share/snf-image/build"
-_SYS_BLOCK: Final = "/sys/block"
 _MS_RDONLY_NOSUID_NODEV_NOEXEC: Final = 0x1 | 0x2 | 0x4 | 0x8
 _MS_REMOUNT_RDONLY: Final = 0x20 | 0x1
 _RB_POWER_OFF: Final = 0x4321FEDC
@@ -124,9 +124,9 @@ def serve(words: list[str]) -> None:
 
             preload()
             rehearse()
-        slot = FirstDiskSlot() if SLOTS_WORD in words else None
+        slots = Slots() if SLOTS_WORD in words else None
         report.emit(Hello(contract_version=CONTRACT_VERSION, build=build_id()))
-        failure = attempt(report, FromHost(events), slot)
+        failure = attempt(report, FromHost(events), slots)
         if failure is None:
             report.emit(Succeeded())
         else:
@@ -145,18 +145,21 @@ def tell(port: int, text: str) -> None:
     termios.tcdrain(port)
 
 
-def attempt(report: Reporter, host: FromHost, slot: FirstDiskSlot | None) -> Failed | None:
-    """Do the job; None if it is done, else the terminal event. ``slot``: where its first disk comes."""
+def attempt(report: Reporter, host: FromHost, slots: Slots | None) -> Failed | None:
+    """Do the job; None if it is done, else the terminal event. ``slots``: where first disk and job come."""
     # Imported while the host is still copying, not while it waits for the job to be done.
     from snf_image_helper.runner import run_job  # noqa: PLC0415
 
     try:
         rehearse()
-        if slot is not None:
+        if slots is None:
+            medium = await_disk(PARAMETER_SERIAL, lambda: answer(host, report))
+        else:
             await_slots(host, report)
-            slot.take()
+            slots.take_disk()
+            medium = slots.medium
         try:
-            job = await_job(lambda: answer(host, report))
+            job = read_job(medium)
         except ContractError as error:
             return Failed(blame="helper", messages=(clip(f"the job cannot be read: {error}"),))
         set_clock(job.clock)
@@ -220,26 +223,22 @@ def await_slots(host: FromHost, report: Reporter) -> None:
         answer(host, report, seconds=_IDLE_SECONDS)
 
 
-def await_job(pause: Callable[[], None]) -> Job:
-    """Wait for the parameter medium, for as long as the host copies, and read the job."""
-    device = await_disk(PARAMETER_SERIAL, pause)
+def await_disk(serial: str, pause: Callable[[], None]) -> str:
+    """Device node of the disk with that serial, as soon as the kernel has it; ``pause`` between two looks."""
+    while (name := by_serial().get(serial)) is None:
+        pause()
+    return f"/dev/{name}"
+
+
+def read_job(medium: str) -> Job:
+    """The job on the parameter medium, a device node; :class:`ContractError`."""
     os.makedirs(_MEDIUM, exist_ok=True)
-    mount(device, _MEDIUM, "ext2", _MS_RDONLY_NOSUID_NODEV_NOEXEC, "")
+    mount(medium, _MEDIUM, "ext2", _MS_RDONLY_NOSUID_NODEV_NOEXEC, "")
     try:
         with open(os.path.join(_MEDIUM, "job.json"), "rb") as file:
             return load_job(file.read(MAX_JOB_BYTES + 1))
     finally:
         unmount(_MEDIUM)
-
-
-def await_disk(serial: str, pause: Callable[[], None]) -> str:
-    """Device node of the disk with that serial, as soon as the kernel has it; ``pause`` between two looks."""
-    while True:
-        for name in os.listdir(_SYS_BLOCK):
-            with contextlib.suppress(OSError), open(f"{_SYS_BLOCK}/{name}/serial", encoding="ascii") as file:
-                if file.read().strip() == serial and os.path.exists(f"/dev/{name}"):
-                    return f"/dev/{name}"
-        pause()
 
 
 def answer(host: FromHost, report: Reporter, seconds: float = _POLL_SECONDS) -> None:

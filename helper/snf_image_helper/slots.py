@@ -1,44 +1,56 @@
 """Slots: virtio disks that the VM has from its start, behind which the host puts the real ones later.
 
 To add a device to a running VM costs its kernel a third of a second under emulation: ACPI, the PCI bus,
-resources. A slot is found once, before there is anything to do. The medium's has the size that media have.
-The first disk's has not: the kernel lets go of it until it is filled, and then finds its size and partitions.
+resources. A slot is found once, before there is anything to do.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from typing import Final
 
-from snf_image_contract.job import disk_serial
+from snf_image_contract.job import PARAMETER_SERIAL, disk_serial
+from snf_image_helper.disks import SYS_BLOCK, attribute, by_serial
 from snf_image_helper.errors import TaskError
 
-SYS_BLOCK: Final = "/sys/block"
 DRIVER: Final = "/sys/bus/virtio/drivers/virtio_blk"
+_BLKRRPART: Final = 0x125F
 
 
-class FirstDiskSlot:
-    """The slot of the instance's first disk, empty and let go of; OSError and :class:`TaskError`."""
+class Slots:
+    """The slots of the instance's first disk and of the medium, both empty still; :class:`TaskError`."""
 
     def __init__(self) -> None:
-        self._device = _device_of(disk_serial(0))
-        _write(f"{DRIVER}/unbind", self._device)
+        present = by_serial()
+        self.medium = f"/dev/{_slot(present, PARAMETER_SERIAL)}"
+        """Device node. It has the size that media have, so that there is nothing to take."""
+        self._disk = _slot(present, disk_serial(0))
+        self._empty_size = attribute(self._disk, "size")
 
-    def take(self) -> None:
-        """Have the kernel drive what is in the slot now; OSError."""
-        _write(f"{DRIVER}/bind", self._device)
+    def take_disk(self) -> None:
+        """Have the kernel see the size and the partitions of the disk that is in the slot now; OSError.
+
+        The host tells the kernel of the new size, but cannot for a disk that must not be written to: that the
+        kernel finds by driving the device anew, which takes longer.
+        """
+        if attribute(self._disk, "size") == self._empty_size:
+            device = os.path.basename(os.readlink(f"{SYS_BLOCK}/{self._disk}/device"))
+            for action in ("unbind", "bind"):
+                _write(f"{DRIVER}/{action}", device)
+            return
+        fd = os.open(f"/dev/{self._disk}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, _BLKRRPART)
+        finally:
+            os.close(fd)
 
 
-def _device_of(serial: str) -> str:
-    """Its name on the virtio bus."""
-    for name in sorted(os.listdir(SYS_BLOCK)):
-        path = f"{SYS_BLOCK}/{name}/serial"
-        if not os.path.exists(path):
-            continue
-        with open(path, encoding="ascii") as file:
-            if file.read().strip() == serial:
-                return os.path.basename(os.readlink(f"{SYS_BLOCK}/{name}/device"))
-    raise TaskError(f"there is no slot for disk {serial}")
+def _slot(present: dict[str, str], serial: str) -> str:
+    name = present.get(serial)
+    if name is None:
+        raise TaskError(f"there is no slot for disk {serial}")
+    return name
 
 
 def _write(path: str, text: str) -> None:

@@ -10,6 +10,7 @@ import signal
 import termios
 import threading
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Never
@@ -31,7 +32,7 @@ from snf_image_contract.job import (
     load_job,
 )
 from snf_image_contract.secret import Secret
-from snf_image_helper import init, preload, runner, slots
+from snf_image_helper import init, preload, runner
 from snf_image_helper.errors import ImageError, TaskError
 from snf_image_helper.from_host import FromHost, HostKeySource, no_host_keys
 from snf_image_helper.report import Reporter
@@ -95,7 +96,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, job: Job) -> Machine:
     machine = Machine()
     monkeypatch.setattr(init, "EVENT_PORT", machine.events.path)
     monkeypatch.setattr(init, "RESULT_PORT", machine.result.path)
-    monkeypatch.setattr(init, "await_job", lambda _: job)
+    monkeypatch.setattr(init, "await_disk", lambda *_: "/dev/vdc")
+    monkeypatch.setattr(init, "read_job", {"/dev/vdc": job}.__getitem__)
     monkeypatch.setattr(init, "take_entropy", machine.entropy.append)
     monkeypatch.setattr(init, "build_id", lambda: "b" * 64)
     monkeypatch.setattr(os, "sync", lambda: None)
@@ -140,12 +142,12 @@ def test_keys_that_follow_the_job_are_read_from_the_port_of_events(
     got: list[tuple[HostKey, ...]] = []
     monkeypatch.setattr(runner, "run_job", lambda _, __, host_keys: got.append(host_keys()))
 
-    def await_job(pause: Callable[[], None]) -> Job:
+    def await_disk(serial: str, pause: Callable[[], None]) -> str:
         os.write(machine.events.master, b"\n" + dump_host_keys(HostKeys(keys=(key,))))
         pause()
-        return job
+        return "/dev/vdc"
 
-    monkeypatch.setattr(init, "await_job", await_job)
+    monkeypatch.setattr(init, "await_disk", await_disk)
     init.serve([])
     assert got == [(key,)]
     assert machine.result.close() == b"SUCCESS\n"
@@ -158,9 +160,8 @@ def test_a_job_whose_keys_do_not_follow_waits_for_none(
     """R-TASK-SSH-2: the helper makes what the host does not."""
     got: list[HostKeySource] = []
     monkeypatch.setattr(runner, "run_job", lambda _, __, host_keys: got.append(host_keys))
-    monkeypatch.setattr(
-        init, "await_job", lambda _: dataclasses.replace(job, delete_ssh_keys=DeleteSSHKeys())
-    )
+    without = dataclasses.replace(job, delete_ssh_keys=DeleteSSHKeys())
+    monkeypatch.setattr(init, "read_job", lambda _: without)
     init.serve([])
     assert got == [no_host_keys]
 
@@ -212,10 +213,10 @@ def test_a_cause_of_several_lines_and_scripts_is_one_line_of_ascii(
 
 
 def test_a_job_that_cannot_be_read(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def await_job(_: object) -> Never:
+    def read_job(_: str) -> Never:
         raise ContractError("job.surprise: unknown field")
 
-    monkeypatch.setattr(init, "await_job", await_job)
+    monkeypatch.setattr(init, "read_job", read_job)
     init.serve([])
     last = machine.heard()[-1]
     assert isinstance(last, Failed)
@@ -357,77 +358,29 @@ def test_nothing_keeps_the_vm_from_ending(
 # -- disks ----------------------------------------------------------------------------------------
 
 
-def test_a_disk_is_found_by_its_serial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """D-19, T-39: never by its letter, and only when the kernel has its device node."""
-    for name, serial in {"vda": "snf-disk-0", "null": "snf-params", "absent": "snf-disk-9"}.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "serial").write_text(serial + "\n")
-    (tmp_path / "loop0").mkdir()
-    monkeypatch.setattr(init, "_SYS_BLOCK", str(tmp_path))
-    assert init.await_disk("snf-params", lambda: None) == "/dev/null"
+def test_a_disk_is_waited_for_by_its_serial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-19, T-39: never by its letter."""
+    present = {"snf-disk-0": "vdb"}
+    monkeypatch.setattr(init, "by_serial", lambda: present)
     looks: list[None] = []
 
     def pause() -> None:
         looks.append(None)
         if len(looks) == 3:
-            (tmp_path / "zero").mkdir()
-            (tmp_path / "zero/serial").write_text("snf-disk-9\n")
+            present["snf-params"] = "vda"
 
-    assert init.await_disk("snf-disk-9", pause) == "/dev/zero"  # the node of `absent` does not exist
-
-
-@pytest.fixture
-def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
-    """The kernel's view of two virtio disks and another one; what is written to the driver, in order."""
-    for name, serial, device in (
-        ("sda", None, "0:0"),
-        ("vda", "snf-params", "virtio3"),
-        ("vdb", "snf-disk-0", "virtio2"),
-    ):
-        path = tmp_path / "block" / name
-        path.mkdir(parents=True)
-        (tmp_path / device).mkdir()
-        (path / "device").symlink_to(tmp_path / device)
-        if serial is not None:
-            (path / "serial").write_text(serial)
-    for name in ("bind", "unbind"):
-        (tmp_path / name).touch()
-    monkeypatch.setattr(slots, "SYS_BLOCK", str(tmp_path / "block"))
-    monkeypatch.setattr(slots, "DRIVER", str(tmp_path))
-    written: list[tuple[str, bytes]] = []
-    write = os.write
-
-    def spy(fd: int, data: bytes) -> int:
-        path = os.readlink(f"/proc/self/fd/{fd}")
-        if path.startswith(str(tmp_path)):
-            written.append((os.path.basename(path), data))
-        return write(fd, data)
-
-    monkeypatch.setattr(os, "write", spy)
-    return written
-
-
-def test_the_first_disks_slot_is_let_go_of_and_taken(slot: list[tuple[str, bytes]]) -> None:
-    """R-HLP-4: what the kernel found in the empty slot is forgotten; the medium's stays as it is."""
-    first = slots.FirstDiskSlot()
-    assert slot == [("unbind", b"virtio2")]
-    first.take()
-    assert slot == [("unbind", b"virtio2"), ("bind", b"virtio2")]
-
-
-def test_a_vm_without_the_slot_that_was_announced(
-    tmp_path: Path, slot: list[tuple[str, bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "block/vdb/serial").write_text("another")
-    with pytest.raises(TaskError, match="no slot for disk snf-disk-0"):
-        slots.FirstDiskSlot()
-    assert slot == []
+    assert init.await_disk("snf-params", pause) == "/dev/vda"
+    assert len(looks) == 3
 
 
 def test_a_helper_with_slots_waits_until_they_are_filled(
-    machine: Machine, slot: list[tuple[str, bytes]], monkeypatch: pytest.MonkeyPatch
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R-HLP-4, R-HLP-14: hello and signs of life before, the job after."""
+    """R-HLP-4, R-HLP-14: hello and signs of life before, then the disk, then the job."""
+    taken: list[bytes] = []
+    slots = types.SimpleNamespace(medium="/dev/vdc", take_disk=lambda: taken.append(machine.events.got))
+    monkeypatch.setattr(init, "Slots", lambda: slots)
+    monkeypatch.setattr(init, "await_disk", None)
     doing(monkeypatch, lambda _, report: report.emit(JobAccepted()))
     worker = threading.Thread(target=init.serve, args=([SLOTS_WORD],))
     worker.start()
@@ -436,10 +389,12 @@ def test_a_helper_with_slots_waits_until_they_are_filled(
     os.write(machine.events.master, b"\n")
     while b"awake" not in machine.events.got:
         time.sleep(0.01)
-    assert slot == [("unbind", b"virtio2")]
+    assert taken == []
     os.write(machine.events.master, SLOTS_FILLED)
     worker.join(10)
-    assert slot == [("unbind", b"virtio2"), ("bind", b"virtio2")]
+    [said_before] = taken
+    assert b"awake" in said_before
+    assert b"job-accepted" not in said_before
     assert machine.result.close() == b"SUCCESS\n"
 
 
@@ -532,8 +487,7 @@ def test_the_job_is_read_from_the_medium(
     """R-HLP-5, D-21: mounted read-only, nosuid, nodev, noexec; job.json; unmounted again."""
     (tmp_path / "job.json").write_bytes(GOLDEN_JOB.read_bytes())
     monkeypatch.setattr(init, "_MEDIUM", str(tmp_path))
-    monkeypatch.setattr(init, "await_disk", lambda serial, _: {"snf-params": "/dev/vdc"}[serial])
-    assert init.await_job(lambda: None) == job
+    assert init.read_job("/dev/vdc") == job
     assert mounts.done == [
         ("mount", "/dev/vdc", str(tmp_path), "ext2", "15"),
         ("unmount", str(tmp_path)),
@@ -557,9 +511,8 @@ def test_a_job_beyond_its_limit_is_refused_without_reading_all_of_it(
     with (tmp_path / "job.json").open("wb") as file:
         file.truncate(MAX_JOB_BYTES * 4)
     monkeypatch.setattr(init, "_MEDIUM", str(tmp_path))
-    monkeypatch.setattr(init, "await_disk", lambda *_: "/dev/vdc")
     with pytest.raises(ContractError):
-        init.await_job(lambda: None)
+        init.read_job("/dev/vdc")
     assert mounts.done[-1] == ("unmount", str(tmp_path))
 
 

@@ -95,7 +95,7 @@ class DiskAdder:
         try:
             with self._told(disk.index):
                 file = self._file(opened.fd, is_block=disk.is_block)
-                self._add(disk.index, file, mode)
+                self._add(disk, file, mode)
         finally:
             os.close(opened.fd)
 
@@ -112,19 +112,22 @@ class DiskAdder:
         with disk.connect() as connection, self._told(disk.index):
             connection.settimeout(None)
             self._qmp.execute("getfd", {"fdname": name}, fds=(connection.fileno(),))
-            self._add(disk.index, devices.served_node(connection=name, export=disk.export), mode)
+            self._add(disk, devices.served_node(connection=name, export=disk.export), mode)
 
     def _file(self, fd: int, *, is_block: bool) -> devices.Json:
         added = self._qmp.execute("add-fd", fds=(fd,))
         return devices.file_node(fdset=added["fdset-id"], is_block=is_block)
 
-    def _add(self, index: int, below: devices.Json, mode: devices.Mode) -> None:
-        node = f"disk-{index}"
+    def _add(self, disk: HelperDisk | ServedDisk, below: devices.Json, mode: devices.Mode) -> None:
+        node = f"disk-{disk.index}"
         if node == devices.FIRST_DISK_NODE:
             self._put(node, below, mode)
+            if not mode.read_only:
+                # It has that size already; this is what tells the guest's kernel.
+                self._qmp.execute("block_resize", {"node-name": node, "size": disk.size})
             return
         self._qmp.execute("blockdev-add", devices.raw_node(node=node, file=below, mode=mode))
-        device = devices.virtio_disk(node=node, serial=disk_serial(index), address=self._address)
+        device = devices.virtio_disk(node=node, serial=disk_serial(disk.index), address=self._address)
         self._qmp.execute("device_add", device)
         self._address += 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import resource
@@ -91,7 +92,10 @@ def test_the_first_disk_and_the_medium_come_behind_devices_that_are_there(disks:
     adder = DiskAdder(qmp)  # type: ignore[arg-type] # a stand-in
     adder.add_disk(disks[0])
     adder.add_medium(disks[0].fd)
-    assert [command for command, _ in qmp.asked] == ["add-fd", "blockdev-add", "blockdev-reopen"] * 2
+    put = ["add-fd", "blockdev-add", "blockdev-reopen"]
+    assert [command for command, _ in qmp.asked] == [*put, "block_resize", *put]
+    # To the size that it has: the guest is told, and nothing else happens.
+    assert dict(qmp.asked)["block_resize"] == {"node-name": "disk-0", "size": disks[0].size}
     reopened = [asked["options"] for command, asked in qmp.asked if command == "blockdev-reopen"]
     added = [asked for command, asked in qmp.asked if command == "blockdev-add"]
     assert [[(node["node-name"], node["file"])] for [node] in reopened] == [
@@ -102,6 +106,14 @@ def test_the_first_disk_and_the_medium_come_behind_devices_that_are_there(disks:
         ("disk-0-file", False),
         ("parameters-file", True),
     ]
+
+
+def test_the_guest_is_not_told_the_size_of_a_disk_it_must_not_write_to(disks: tuple[Disk, ...]) -> None:
+    """R-HLP-4: qemu refuses to, and the helper finds it out by itself."""
+    qmp = FakeQmp()
+    read_only = dataclasses.replace(disks[0], read_only=True)
+    DiskAdder(qmp).add_disk(read_only)  # type: ignore[arg-type] # a stand-in
+    assert [command for command, _ in qmp.asked] == ["add-fd", "blockdev-add", "blockdev-reopen"]
 
 
 def test_block_devices_are_opened_as_such(disks: tuple[Disk, ...]) -> None:
