@@ -17,8 +17,8 @@ from snf_image_process import ProcessError, run
 
 _CHECK_TIMEOUT: Final = 3600
 _RESIZE_TIMEOUT: Final = 3600
-_CHECKED: Final = (0, 1)
-"""e2fsck: no error; errors that were corrected (T-59)."""
+_CORRECTED: Final = 1
+"""e2fsck: there were errors, and there are none now (T-59)."""
 
 
 def unmounted(machine: Machine) -> None:
@@ -100,7 +100,8 @@ def _grow_ext(machine: Machine, volume: Volume) -> None:
     before = _superblock(volume)
     _demand_sound(machine, volume, before)
     device = volume.device()
-    _check(volume, device, everything=before.mounted_since_check or before.needs_recovery)
+    if _check(volume, device, everything=before.mounted_since_check or before.needs_recovery):
+        machine.report.warn(f"{volume.name}: e2fsck corrected errors of the {volume.kind} file system")
     target = volume.size // before.block_size * before.block_size
     if target > before.max_size:
         machine.report.warn(f"{volume.name}: {volume.kind} without feature 64bit grows to 16 TiB at most")
@@ -130,16 +131,16 @@ def _demand_sound(machine: Machine, volume: Volume, superblock: ExtSuperblock) -
         machine.report.warn(f"{where} has a journal that needs recovery; it is replayed")
 
 
-def _check(volume: Volume, device: str, *, everything: bool) -> None:
-    """e2fsck in preen mode. ``everything``: whatever the superblock says, for resize2fs trusts what it reads.
+def _check(volume: Volume, device: str, *, everything: bool) -> bool:
+    """e2fsck in preen mode; whether it corrected anything.
 
-    That takes a second under emulation for a gigabyte of files, which a file system is spared that was
-    checked since it was last in use: the rule by which resize2fs itself asks for it.
+    ``everything``: whatever the superblock says, for resize2fs trusts what it reads. That takes a second
+    under emulation for a gigabyte of files, which a file system is spared that was checked since it was last
+    in use: the rule by which resize2fs itself asks for it.
     """
+    argv = ["e2fsck", *(["-f"] if everything else []), "-p", device]
     try:
-        run(
-            ["e2fsck", *(["-f"] if everything else []), "-p", device], timeout=_CHECK_TIMEOUT, accept=_CHECKED
-        )
+        return run(argv, timeout=_CHECK_TIMEOUT, accept=(0, _CORRECTED)).status == _CORRECTED
     except ProcessError as error:
         raise ImageError(f"{volume.name}: the check of the file system failed: {_tail(error)}") from None
 
