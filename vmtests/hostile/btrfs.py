@@ -164,10 +164,10 @@ def _items_outside(image: ImageFile) -> None:
 _row: Final = Rows("btrfs", _BASE)
 IMAGES: Final = (
     _row("superblock-flipped", "superblock", _flip_superblock),
-    _row("bytes-of-an-exbibyte", "superblock", _set(_TOTAL_BYTES, 1 << 60)),
+    _row("bytes-of-an-exbibyte", "superblock", _set(_TOTAL_BYTES, 1 << 60), ends=EITHER),
     _row("nodes-of-no-bytes", "superblock", _set(_NODE_SIZE, 0)),
     _row("sectors-of-a-gibibyte", "superblock", _set(_SECTOR_SIZE, 1 << 30)),
-    _row("65536-devices", "superblock", _set(_DEVICES, 65536)),
+    _row("65536-devices", "superblock", _set(_DEVICES, 65536), ends=EITHER),
     _row("system-chunks-without-end", "superblock", _set(_ARRAY_SIZE, 0xFFFFFFFF)),
     _row("log-to-replay", "superblock", _set(_LOG_ROOT, 12345 * 4096)),
     _row("root-of-level-255", "superblock", _set(_ROOT_LEVEL, 255)),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hostile import crc32c
-from hostile.image import EITHER, REFUSED, HostileImage
+from hostile.image import EITHER, FINE, REFUSED, HostileImage
 from hostile.region import ImageFile, Region
 
 _EXT2: Final = "gentoo-mbr-ext2"
@@ -194,19 +194,19 @@ IMAGES: Final = (
     _row("descriptors-flipped", "group descriptors", _flip_descriptors),
     _row("descriptors-flipped-ext2", "group descriptors", _flip_descriptors, base=_EXT2, sampled=True),
     _row("descriptors-at-the-superblock", "group descriptors", _descriptors_at_the_superblock, base=_EXT3),
-    _row("nothing-is-used", "bitmaps", _no_bitmaps, base=_EXT2),
-    _row("nothing-is-used-ext4", "bitmaps", _no_bitmaps),
+    _row("nothing-is-used", "bitmaps", _no_bitmaps, base=_EXT2, ends=FINE),
+    _row("nothing-is-used-ext4", "bitmaps", _no_bitmaps, ends=FINE),
     _row("nothing-is-used-unchecked", "bitmaps", _no_bitmaps, ends=EITHER, mounted=False),
     _row("inodes-flipped", "inode table", _flip_inodes),
     _row("inodes-flipped-unchecked", "inode table", _flip_inodes, ends=EITHER, mounted=False),
     _row("inodes-flipped-ext3", "inode table", _flip_inodes, base=_EXT3),
     _row("no-root-directory", "inode table", _no_root, base=_EXT2),
-    _row("file-of-an-exbibyte", "inode table", _file_of_an_exbibyte),
+    _row("file-of-an-exbibyte", "inode table", _file_of_an_exbibyte, ends=FINE),
     _row("directory-flipped", "directory block", _flip_directory),
     _row("directory-without-end", "directory block", _endless_directory, base=_EXT3),
     _row("directory-in-itself", "directory block", _directory_in_itself),
-    _row("journal-flipped", "journal", _flip_journal, base=_EXT3),
-    _row("journal-to-replay", "journal", _replay_garbage, base=_EXT3),
+    _row("journal-flipped", "journal", _flip_journal, base=_EXT3, ends=EITHER),
+    _row("journal-to-replay", "journal", _replay_garbage, base=_EXT3, ends=EITHER),
     _row("journal-is-the-root-directory", "journal", _set(_JOURNAL_INODE, _ROOT), base=_EXT3),
     _row("extents-in-a-circle", "extents", _extents_in_a_circle),
 )  # fmt: skip

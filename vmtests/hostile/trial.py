@@ -51,19 +51,22 @@ def deploy(image: HostileImage, caller: Caller, evidence: Evidence) -> Trial:
         image.damage(made)
     before = digest(path)
     assert before != digest(fixture.path), "the damage changes nothing"
-    record = caller.path("memory.json")
-    words = caller.deploy_words(
-        path, disk, "--timeout", f"{DEADLINE / _EMULATED:.0f}s", *_asked(image, caller)
-    )
-    around = _looked_at(caller, disk, record)
+    used_before = digest(disk)
+    record, receipt = caller.path("memory.json"), caller.path("receipt.json")
+    limit = ("--timeout", f"{DEADLINE / _EMULATED:.0f}s")
+    words = caller.deploy_words(path, disk, *limit, "--report", receipt, *_asked(image, caller))
+    around = _looked_at(caller, disk, record, receipt)
     with evidence.step(f"deploy {image.id}"):
         environment = {"PYTHONPATH": MEASURING, "SNF_IMAGE_TEST_MEMORY": record}
         answer = caller.run(*words, seconds=DEADLINE + _MORE_SECONDS, env=environment)
     evidence.write("deploy.log", answer.stdout + answer.stderr)
     assert digest(path) == before, "the image was written to"
-    assert _looked_at(caller, disk, record) == around, "something beside the disk was written"
+    assert _looked_at(caller, disk, record, receipt) == around, "something beside the disk was written"
     if answer.status:
-        assert boot_signature(disk) == b"\0\0", "a deployment that failed left a disk that may boot"
+        assert boot_signature(disk) == b"\0\0" or digest(disk) == used_before, "it left a disk that may boot"
+    else:
+        with open(receipt, encoding="utf-8") as file:
+            evidence.write("receipt.json", file.read())
     with open(record, encoding="ascii") as file:
         return Trial(answer=answer, **json.load(file))
 
