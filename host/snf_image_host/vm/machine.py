@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import signal
 import time
 from collections.abc import Sequence
 from typing import Final, Self
 
-from snf_image_contract.events import Failed, Hello
+from snf_image_contract.events import Hello
 from snf_image_contract.job import (
     PARAMETER_SERIAL,
     SLOTS_FILLED,
@@ -41,7 +40,8 @@ from snf_image_host.vm.room import room_for_vm
 from snf_image_host.vm.saved_state import PRELOAD_WORD, StateError, fresh_entropy, store_of
 from snf_image_host.vm.serial import Port
 from snf_image_host.vm.text_events import TextEvents
-from snf_image_host.vm.verdict import Ending, Outcome, Stopped, demand_version, judge, judge_start
+from snf_image_host.vm.verdict import Outcome, demand_version, judge, judge_start
+from snf_image_host.vm.watch import Watch
 from snf_image_process import Deadline
 
 RESTORE_SECONDS: Final = 2.0
@@ -167,8 +167,9 @@ class HelperVm:
         in_time = conversation.wait(lambda: conversation.hello is not None, Deadline(left))
         hello = conversation.hello
         if hello is None or conversation.fault is not None or conversation.terminal is not None:
-            stopped = self._stopped_now()
-            raise self._kept(judge_start(self._ending(stopped, None), limit=None if in_time else limit))
+            watch = self._watch
+            ending = watch.ending(watch.stop_now(), None)
+            raise self._kept(judge_start(ending, limit=None if in_time else limit))
         demand_version(hello)
         if hello.build != self.image.build:
             self._reporter.warn("the helper that started is not the build that its manifest names")
@@ -187,8 +188,8 @@ class HelperVm:
         limit = self.scaled(self._settings.soft_timeout)
         given = self._hand_over_cold(job, disks) if self._foreign else self._hand_over(job, disks)
         deadline = Deadline(None if limit is None else max(0.0, given + limit - time.monotonic()))
-        stopped = self._follow(deadline)
-        ending = self._ending(stopped, limit)
+        watch = self._watch
+        ending = watch.ending(watch.follow(deadline), limit)
         gone = time.monotonic()
         self._reporter.info(f"helper VM ended, status {ending.status}")
         error = judge(ending)
@@ -329,7 +330,7 @@ class HelperVm:
                 if qemu.wait(0.3) is None:
                     raise self._kept(error) from None
                 # Not the disk's fault: the VM is gone.
-                raise self._kept(judge(self._ending("no", None)) or error) from None
+                raise self._kept(judge(self._watch.ending("no", None)) or error) from None
         finally:
             os.close(medium)
         return given
@@ -354,67 +355,18 @@ class HelperVm:
         forbid_growth(self.qemu.running.pid, tuple(disks))
         return self._begun
 
-    def _follow(self, deadline: Deadline) -> Stopped:
-        """Until the VM is gone; ends it if it must be. Returns whether, and how."""
-        conversation = self._conversation
-        in_time = conversation.wait(lambda: conversation.terminal is not None, deadline)
-        if in_time and isinstance(conversation.terminal, Failed):
-            deadline = self._after_failure(deadline)
-        if in_time and conversation.fault is None:
-            in_time = conversation.wait(lambda: False, deadline)
-        if conversation.fault is not None and not isinstance(conversation.terminal, Failed):
-            self.qemu.running.stop()
-            return "fault"
-        if in_time and self.qemu.wait(_seconds(deadline)) is not None:
-            return "no"
-        return self._end()
-
-    def _after_failure(self, deadline: Deadline) -> Deadline:
-        """A helper that has failed has little left to do, unless somebody looks for the cause in it."""
-        if self._settings.debug:
-            self._reporter.warn("a task failed: the debug shell is open until the time limit")
-            return deadline
-        return Deadline(deadline.wait_time(self.scaled(FAILED_GRACE) or FAILED_GRACE))
-
-    def _end(self) -> Stopped:
-        """SIGTERM, and SIGKILL if that does not help (R-HLP-10)."""
-        qemu = self.qemu
-        qemu.running.signal(signal.SIGTERM)
-        if qemu.wait(self._settings.hard_timeout or None) is not None:
-            return "soft"
-        qemu.running.stop()
-        return "hard"
-
-    def _stopped_now(self) -> Stopped:
-        """For a VM that did not start: gone by itself, or ended at once."""
-        qemu = self.qemu
-        if self._conversation.is_over and qemu.wait(2.0) is not None:
-            return "no"
-        qemu.running.stop()
-        return "fault"
-
-    def _ending(self, stopped: Stopped, limit: float | None) -> Ending:
-        """What is known of the VM, which is gone."""
-        qemu = self.qemu
-        status = qemu.wait(None)
-        qemu.settle()
-        conversation = self._conversation
-        return Ending(
-            terminal=conversation.terminal,
+    @property
+    def _watch(self) -> Watch:
+        return Watch(
+            qemu=self.qemu,
+            conversation=self._conversation,
+            result=self._result,
+            console=self._console,
+            reporter=self._reporter,
+            debug=self._settings.debug,
             wants_success_event=not self._foreign,
-            fault=conversation.fault,
-            says_success=self._result.says_success,
-            result_errors=self._result.errors,
-            status=-signal.SIGKILL if status is None else status,
-            shutdown_reason=qemu.qmp.shutdown_reason,
-            stopped=stopped,
-            limit=limit,
-            hard_limit=self._settings.hard_timeout,
-            disk_faults=tuple(qemu.qmp.disk_faults),
-            last_said=conversation.last_said,
-            last_line=self._console.last_line,
-            panic=self._console.panic,
-            stderr=qemu.printed,
+            hard_timeout=self._settings.hard_timeout,
+            failed_grace=self.scaled(FAILED_GRACE) or FAILED_GRACE,
         )
 
     def scaled(self, seconds: float) -> float | None:
@@ -431,7 +383,3 @@ class HelperVm:
     def _kept(self, error: SnfImageError) -> SnfImageError:
         error.kept = self._evidence_dir
         return error
-
-
-def _seconds(deadline: Deadline) -> float | None:
-    return None if deadline.seconds is None else deadline.remaining()

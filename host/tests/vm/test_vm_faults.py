@@ -309,7 +309,7 @@ def test_an_interruption_leaves_nothing(
     def interrupted(*_: object) -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("snf_image_host.vm.machine.HelperVm._follow", interrupted)
+    monkeypatch.setattr("snf_image_host.vm.watch.Watch.follow", interrupted)
     with pytest.raises(KeyboardInterrupt), vm:
         vm.run_job(job, disks)
     assert not os.path.exists(f"/proc/{pid}")

@@ -28,7 +28,9 @@ from snf_image_host.reporter import Reporter
 from snf_image_host.vm import Account, Choice, HelperVm, check_kvm, start_helper
 from snf_image_host.vm.disks import DiskAdder
 from snf_image_host.vm.kvm import KvmAccess
-from snf_image_process import PIPE, start
+from snf_image_host.vm.verdict import Stopped
+from snf_image_host.vm.watch import Watch
+from snf_image_process import PIPE, Deadline, start
 
 if TYPE_CHECKING:
     from tests.vm.conftest import Disk, Image, Recorder
@@ -266,12 +268,12 @@ def test_no_secret_is_in_argv_or_environment(
     pid = vm.qemu.running.pid
     seen = []
 
-    def look(deadline: Any) -> Any:
+    def look(watch: Watch, deadline: Deadline) -> Stopped:
         seen.append(Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes())
-        return follow(deadline)
+        return follow(watch, deadline)
 
-    follow = vm._follow
-    monkeypatch.setattr(vm, "_follow", look)
+    follow = Watch.follow
+    monkeypatch.setattr(Watch, "follow", look)
     vm.run_job(job, disks)
     assert b"-sandbox" in seen[0]
     assert SECRET.encode() not in seen[0]
@@ -293,18 +295,20 @@ def test_a_guest_that_hangs_is_ended(start_tiny: StartTiny, job: Job, disks: tup
         start_tiny(helper, soft_timeout=0.5).run_job(job, disks)
 
 
-def test_a_stopped_qemu_is_killed(start_tiny: StartTiny, job: Job, disks: tuple[Disk, ...]) -> None:
+def test_a_stopped_qemu_is_killed(
+    start_tiny: StartTiny, job: Job, disks: tuple[Disk, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """R-HLP-10: a process that does not react to SIGTERM."""
     vm = start_tiny(TinyHelper().hello().hang(), soft_timeout=0.3, hard_timeout=0.3)
     vm.wait_ready()
     pid = vm.qemu.running.pid
-    follow = vm._follow
+    follow = Watch.follow
 
-    def stopped(deadline: Any) -> Any:
+    def stopped(watch: Watch, deadline: Deadline) -> Stopped:
         os.kill(pid, signal.SIGSTOP)
-        return follow(deadline)
+        return follow(watch, deadline)
 
-    vm._follow = stopped  # type: ignore[method-assign] # the moment between job and deadline
+    monkeypatch.setattr(Watch, "follow", stopped)  # the moment between job and deadline
     with pytest.raises(HelperError, match="was killed"):
         vm.run_job(job, disks)
     assert not os.path.exists(f"/proc/{pid}")
