@@ -272,6 +272,8 @@ class HelperVm:
                 state.verify()
                 self.qemu.restore(state.fd)
                 self._events.feed(state.record.hello)
+                # Answered while the image is copied, if it is heard: loading the state loses the first byte.
+                self._events_port.send(b"\n\n")
         except (StateError, QmpError, NodeError) as error:
             self._give_up_state(str(error))
             return False

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from snf_image_contract.events import Awake
 from snf_image_contract.job import Job
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError
@@ -81,6 +82,18 @@ def test_a_vm_continues_from_the_state(
     argv = Path(warm.directory, "evidence", "qemu.argv").read_text()
     assert "-incoming defer" in argv
     assert "snf_image_preload" in argv
+
+
+def test_a_restored_helper_is_asked_before_anybody_waits_for_it(
+    *, warm: HelperSettings, image: Any, reporter: Reporter, recorder: Recorder, start_vm: StartVm
+) -> None:
+    """R-HLP-4: its answer comes while the image is copied."""
+    made(warm, image("good"), reporter)
+    start_vm("good", warm=True)
+    end = time.monotonic() + 10
+    while Awake() not in recorder.said and time.monotonic() < end:
+        time.sleep(0.01)
+    assert Awake() in recorder.said
 
 
 def test_without_a_state_or_when_told_so_it_boots(
