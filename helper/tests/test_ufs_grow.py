@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from snf_image_helper.errors import ImageError
 from snf_image_helper.ufs.grow import Growth, grow
 from snf_image_helper.ufs.layout import read_superblock
-from ufs.mkfs import Shape
 from ufs.reader import Reader
+from ufs.superblock import Shape
 from ufs.verify import verify
 from ufs_images import MIB, NODES, filesystem
 

@@ -11,10 +11,10 @@ from snf_image_helper.errors import ImageError
 from snf_image_helper.ufs import hashes
 from snf_image_helper.ufs.grow import grow
 from snf_image_helper.ufs.layout import Superblock, read_superblock
-from ufs.mkfs import Shape
 from ufs.reader import Reader
 from ufs.structures import FLAG_HASHES
 from ufs.structures import crc32c as plain_crc32c
+from ufs.superblock import Shape
 from ufs.verify import verify
 from ufs_images import MIB, filesystem
 

@@ -12,8 +12,8 @@ from snf_image_contract.names import OsFamily
 from snf_image_helper.errors import ImageError
 from snf_image_helper.ufs.layout import Superblock, read_superblock
 from snf_image_helper.ufs.soundness import demand_growable, demand_sound
-from ufs.mkfs import Shape
 from ufs.reader import Reader
+from ufs.superblock import Shape
 from ufs.verify import verify
 from ufs_images import MIB, filesystem
 

@@ -27,8 +27,9 @@ from snf_image_helper.root_mount import mount_volume
 from snf_image_helper.signatures import Kind
 from snf_image_helper.ufs.writing import Writing
 from test_disklabel import FFS, label
-from ufs.mkfs import Shape, make
+from ufs.mkfs import make
 from ufs.reader import Reader
+from ufs.superblock import Shape
 from ufs.verify import verify
 from ufs_images import MIB, NODES
 

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ufs.mkfs import Node, Shape, make
+from ufs.mkfs import Node, make
+from ufs.superblock import Shape
 
 MIB = 1024 * 1024
 NODES = (

@@ -21,7 +21,8 @@ from hostile.structures import every_structure
 from image_recipes.bsd_label import label
 from image_recipes.recipe import Disk, LabelEntry, Partition
 from snf_image_vmtests.fixture_images import Facts, FixtureImage, PartitionFacts, Setting, load_fixture
-from ufs.mkfs import Node, Shape, make
+from ufs.mkfs import Node, make
+from ufs.superblock import Shape
 
 RECIPES = Path(__file__).parents[2] / "fixtures" / "images" / "recipes"
 MIB = 1024 * 1024
