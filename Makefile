@@ -49,7 +49,7 @@ hostile: warm fixtures ## deploy every image of the hostile corpus (vmtests/host
 
 test: deps ## everything, but of the matrix' generated part every third cell, and 12 hostile images
 	@.venv/bin/tox -e lint,unit
-	@$(MAKE) --no-print-directory docs warm fixtures
+	@$(MAKE) --no-print-directory -j 2 docs warm fixtures
 	@$(PYTEST) -m "(requires or slow) and not engines"
 	@$(PYTEST) vmtests/snf_image_vmtests/test_cells.py vmtests/end_to_end vmtests/hostile \
 		--image-report build/matrix --image-sample 3
