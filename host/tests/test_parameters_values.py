@@ -265,3 +265,10 @@ def test_urls_are_shown_without_what_is_secret() -> None:
     assert redact_url("local://debian") == "local://debian"
     assert redact_url("debian.diskdump") == "debian.diskdump"
     assert redact_url("http://[::1") == "<invalid URL>"
+    # What is no proper URL, or of a scheme that nobody knows, can have something secret all the same.
+    assert redact_url("https:/u:p@h/x?token=1") == "https:/h/x"
+    assert redact_url("https:u:p@h/x#f") == "https:h/x"
+    assert redact_url("rbd:pool/image@snapshot") == "rbd:pool/image@snapshot"
+    assert redact_url("//u:p@h/x?token=1") == "//h/x"
+    assert redact_url("local:///a/b") == "local:///a/b"
+    assert redact_url("rbd:///u:p@h/x") == "rbd:///h/x"

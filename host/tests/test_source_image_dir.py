@@ -11,7 +11,10 @@ from snf_image_contract.names import ImageFormat
 from snf_image_host.deployment import ImageSource, SourceSettings, Verification
 from snf_image_host.errors import UserError, VerificationError
 from snf_image_host.parameters.problems import ParseError
+from snf_image_host.reporter import Reporter
+from snf_image_host.sources import neighbours
 from snf_image_host.sources.backends import BackendPlaces, Located, locate
+from snf_image_host.vm.account import Account
 
 NOWHERE = BackendPlaces(programs="/nonexistent", configuration="/nonexistent")
 DATA = b"x" * 65536
@@ -110,3 +113,25 @@ def test_credentials_are_not_shown() -> None:
     url = "https://u:hunter2@h/x?t=1#f"
     found = locate(url, image_format="diskdump", warn=print, places=NOWHERE)
     assert found == Located(path=url, shown="https://h/x", kind="url")
+
+
+@pytest.mark.parametrize("scheme", ["https", "http", "ftps", "ftp"])
+def test_what_lies_beside_an_image_of_a_server(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-4, R-SEC-2: it is asked for with the image's own credentials, whatever the scheme."""
+    asked = []
+
+    def fetch(url: str, *_: object) -> bytes:
+        asked.append(url)
+        return b"found"
+
+    monkeypatch.setattr(neighbours, "fetch_document", fetch)
+    source = ImageSource(
+        path=f"{scheme}://me:pw@h:1/dir/a%20b.raw?token=t#f",
+        shown="x",
+        format=ImageFormat.DISKDUMP,
+        kind="url",
+    )
+    beside = neighbours.Neighbours(source, Account.of_caller, Reporter())
+    assert beside.name == "a b.raw"
+    assert beside.beside("a b.raw.sha256", 100) == b"found"
+    assert asked == [f"{scheme}://me:pw@h:1/dir/a%20b.raw.sha256?token=t"]

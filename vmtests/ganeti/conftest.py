@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from snf_image_process import run
 from snf_image_vmtests import places
 from snf_image_vmtests.fixture_images import FixtureImage, load_fixture
 from snf_image_vmtests.ganeti_cluster import IMAGES, Cluster, provided
+from snf_image_vmtests.ganeti_traces import MONITORED
 
 MIB = 1024 * 1024
 CONFIGURATION = (
@@ -27,13 +29,21 @@ CONFIGURATION = (
     "IMPORT_GROW=yes",
 )
 DISKDUMPS = (
-    "alpine-mbr-ext4", "ubuntu-gpt-ext4", "debian-bookworm-mbr", "windows2022-gpt-ntfs",
+    "alpine-mbr-ext4", "debian-bookworm-mbr", "debian-trixie-gpt-xfs", "windows2022-gpt-ntfs",
     "freebsd-gpt-ufs2-hashes",
 )  # fmt: skip
-MONITOR = """#!/bin/sh
-# Keeps what it is told of each instance; of inst5 it wants to hear nothing.
-[ "$2" != inst5.gnt.test ] || exit 1
-exec cat >"/srv/monitored-$2"
+EXTDUMP = "debian-bookworm-extlinux"
+LOCKS = "/run/snf-image"
+GANETIS = re.compile(r"sleep|arping|fping|.*ganeti")
+"""What Ganeti starts itself comes and goes."""
+MONITOR = f"""#!/bin/sh
+# Keeps what it is told of each instance; of three it wants to hear nothing, each in its own way.
+case $2 in
+    inst3.gnt.test) exec tail -f /dev/null ;;
+    inst4.gnt.test) head -c 64M /dev/zero; head -c 64M /dev/zero >&2 ;;
+    inst5.gnt.test) exit 1 ;;
+esac
+exec cat >"{MONITORED}$2"
 """
 
 
@@ -50,9 +60,20 @@ def cluster(bare_cluster: Cluster) -> Cluster:
     bare_cluster.write("/srv/monitor", MONITOR, 0o755)
     for name in DISKDUMPS:
         _put(load_fixture(name).path, bare_cluster.path(f"{IMAGES}/{name}.diskdump"))
-    _put_dump(load_fixture("alpine-mbr-ext4"), bare_cluster.path(f"{IMAGES}/alpine.extdump"))
+    _put_dump(load_fixture(EXTDUMP), bare_cluster.path(f"{IMAGES}/{EXTDUMP}.extdump"))
     provided(bare_cluster, CONFIGURATION)
     return bare_cluster
+
+
+@pytest.fixture(scope="session", autouse=True)
+def leftovers(cluster: Cluster) -> Iterator[None]:
+    """R-HLP-13, T-23, T-44: when every instance is gone, the node has what it had before the first."""
+    before = everything(cluster)
+    yield
+    listed = cluster.run("gnt-instance", "list", "--no-headers", "-o", "name").demand().stdout.split()
+    for name in listed:
+        cluster.run("gnt-instance", "remove", "--force", "--shutdown-timeout=0", name).demand()
+    assert everything(cluster) == before
 
 
 def _put(source: str, target: str) -> None:
@@ -68,3 +89,27 @@ def _put_dump(fixture: FixtureImage, target: str) -> None:
     argv = ["dd", f"if={fixture.path}", f"of={target}", "bs=1M", f"skip={root.start}", f"count={root.size}"]
     run([*argv, "conv=sparse"], timeout=120)
     os.truncate(target, root.size * MIB)
+
+
+def everything(cluster: Cluster) -> dict[str, object]:
+    """All that a deployment could leave on a node."""
+    mounts = cluster.run("cat", "/proc/1/mounts").demand().stdout.splitlines()
+    others = [words for words in cluster.processes().values() if "snf" in words or not GANETIS.match(words)]
+    return {
+        "processes": sorted({words.split(" -")[0] for words in others}),
+        "mounts": mounts,
+        "loop devices": cluster.loop_devices(),
+        "temporary": sorted(os.listdir(cluster.path("/var/tmp"))),
+        # The node has them in common with the machine, where others may be at work.
+        "temporary of ours": [name for name in os.listdir("/tmp") if name.startswith("snf-image")],
+        "shared memory": [name for name in os.listdir("/dev/shm") if "snf" in name],
+        "locks": [name for name in os.listdir(LOCKS) if _is_stale(name)],
+        "interfaces": cluster.run("ls", "/sys/class/net").demand().stdout.split(),
+        "nbd": [name for name in os.listdir("/sys/block") if name.startswith("nbd")],
+        "disks": sorted(os.listdir(cluster.path("/srv/ganeti/file-storage"))),
+    }
+
+
+def _is_stale(name: str) -> bool:
+    """Whether a lock's file is there although nobody holds it."""
+    return run(["flock", "--nonblock", f"{LOCKS}/{name}", "true"], timeout=10, accept=(0, 1)).status == 0

@@ -33,6 +33,11 @@ _BOUNDS: Final = {
     "min": "disk-size=1,cpu-count=1,disk-count=0,memory-size=1,nic-count=0,spindle-use=1",
     "max": "disk-size=1048576,cpu-count=8,disk-count=16,memory-size=32768,nic-count=8,spindle-use=12",
 }
+# By this name qemu emulates where it would otherwise insist on KVM. It emulates cmpxchg16b wrongly, which
+# brings down newer kernels of Debian.
+_KVM: Final = (
+    "kvm:kvm_path=/usr/bin/qemu-system-x86_64,kvm_flag=disabled,kernel_path=,cpu_type=qemu64\\,-cx16"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +232,7 @@ class Cluster:
             "--no-etc-hosts", "--no-ssh-init",
             f"--ipolicy-bounds-specs=min:{_BOUNDS['min']}/max:{_BOUNDS['max']}",
             "--ipolicy-std-specs=disk-size=1024,cpu-count=1,disk-count=1,memory-size=128,nic-count=1,spindle-use=1",
-            # By this name qemu emulates where it would otherwise insist on KVM.
-            "-H", "kvm:kvm_path=/usr/bin/qemu-system-x86_64,kvm_flag=disabled,kernel_path=",
+            "-H", _KVM,
             CLUSTER,
         ]  # fmt: skip
         self.run(*argv).demand()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from typing import Final
 
 from snf_image_host.configuration.files import ConfigFile, main_files
 from snf_image_host.configuration.node_config import NodeConfig, load_config
 from snf_image_host.errors import NodeError, UserError
+from snf_image_host.inert import inert
+from snf_image_host.sources.backends import BackendPlaces
 
 DEFAULT_VARIANT: Final = "default"
 BACKENDS_DIR: Final = "/etc/snf-image/backends"
@@ -37,10 +40,12 @@ class NodeFiles:
     """Where the operator's files are, and whose they may be.
 
     ``definition``: the directory of the OS definition, which Ganeti makes the working directory.
+    ``programs``: where back-ends of the operator are.
     """
 
     main: tuple[ConfigFile, ...] = dataclasses.field(default_factory=main_files)
     backends: str = BACKENDS_DIR
+    programs: str = BackendPlaces().programs
     definition: str = "."
     owners: tuple[int, ...] = (0,)
 
@@ -52,7 +57,8 @@ def load_node_config(files: NodeFiles, variant: str | None) -> NodeConfig:
     """
     config = load_config(files.main)
     variants = () if variant is None else (_variant_file(files, config.variants_dir, variant),)
-    return load_config((*files.main, *variants, *_backend_files(files)))
+    config = load_config((*files.main, *variants, *_backend_files(files)))
+    return dataclasses.replace(config, warnings=(*config.warnings, *_unread_files(files)))
 
 
 def _backend_files(files: NodeFiles) -> tuple[ConfigFile, ...]:
@@ -65,6 +71,25 @@ def _backend_files(files: NodeFiles) -> tuple[ConfigFile, ...]:
         )
         for name, variables in BACKEND_VARIABLES.items()
     )
+
+
+def _unread_files(files: NodeFiles) -> Iterator[str]:
+    """What is wrong with files of back-ends that are not there: nobody reads them."""
+    for kind in ("src", "dst"):
+        directory = os.path.join(files.backends, kind)
+        try:
+            names = sorted(os.listdir(directory))
+        except OSError:
+            continue
+        for file in names:
+            name, extension = os.path.splitext(file)
+            known = f"{kind}/{name}" in BACKEND_VARIABLES
+            if (
+                extension == ".conf"
+                and not known
+                and not os.path.lexists(os.path.join(files.programs, kind, name))
+            ):
+                yield f"{directory}/{inert(file)}: there is no back-end {inert(name)}: it has no effect"
 
 
 def _variant_file(files: NodeFiles, directory: str, variant: str) -> ConfigFile:

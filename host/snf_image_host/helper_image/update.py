@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import dataclasses
 import hashlib
-import itertools
 import os
 import shutil
 import tarfile
@@ -103,12 +102,22 @@ def _demand_proofs(asked: Update, archive: str, digest: str, reporter: Reporter)
         return
     keys = read_trusted_keys(asked.trusted_keys)
     with _opened(asked.signature, asked, reporter) as blocks:
-        signature = b"".join(itertools.islice(blocks, 1))[:MAX_SIZE]
+        signature = _read_small(blocks)
     with open(archive, "rb") as file, _account(asked, reporter) as account:
         verdict = check_signature(file.read(), signature, keys, account)
     if verdict != "good":
         why = "is bad" if verdict == "bad" else f"is by none of the keys in {asked.trusted_keys}"
         raise VerificationError(f"the signature of the helper image {why}", hint="nothing was changed")
+
+
+def _read_small(blocks: Iterator[bytes]) -> bytes:
+    """A signature, which may come in pieces."""
+    found = bytearray()
+    for block in blocks:
+        found += block
+        if len(found) > MAX_SIZE:
+            raise VerificationError(f"the signature of the helper image has more than {MAX_SIZE} bytes")
+    return bytes(found)
 
 
 def _account(asked: Update, reporter: Reporter) -> contextlib.AbstractContextManager[Account]:

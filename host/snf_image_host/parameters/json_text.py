@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import decimal
 import json
 from typing import Any, Final
@@ -19,7 +20,11 @@ class Number(str):
 
     def decimal_text(self) -> str:
         """Plain decimal text without an exponent; :class:`ParseError` if that would be absurdly long."""
-        value = decimal.Decimal(self) if len(self) <= _MAX_NUMBER_DIGITS else None
+        value = None
+        if len(self) <= _MAX_NUMBER_DIGITS:
+            # What has an exponent beyond the module's own bounds is no number to it.
+            with contextlib.suppress(decimal.InvalidOperation):
+                value = decimal.Decimal(self)
         if value is None or abs(value.adjusted()) > _MAX_NUMBER_DIGITS:
             raise ParseError("the number is too long", echo=False)
         return format(value, "f")

@@ -10,6 +10,8 @@ from typing import Final
 from snf_image_host.parameters.problems import ParseError
 
 MAX_URL: Final = 4096
+_USER_INFO: Final = re.compile(r"^(/*)[^/@]*:[^/]*@")
+_SLASHES: Final = r"\1"
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f-\x9f\\\s]")
 
 
@@ -40,12 +42,14 @@ def scheme_of(text: str) -> str:
 
 
 def redact_url(text: str) -> str:
-    """A URL without user-info, query and fragment; other text as it is."""
+    """A URL without user-info, query and fragment, even if it is none that works; other text as it is."""
     try:
         parts = urllib.parse.urlsplit(text)
-        if not parts.scheme or not parts.netloc:
-            return text
-        netloc = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "<invalid URL>"
-    return urllib.parse.urlunsplit((parts.scheme, netloc, parts.path, "", ""))
+    if parts.netloc:
+        return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    if not parts.scheme:
+        return text
+    slashes = "//" if text.startswith("//", len(parts.scheme) + 1) else ""
+    return f"{parts.scheme}:{slashes}{_USER_INFO.sub(_SLASHES, parts.path)}"

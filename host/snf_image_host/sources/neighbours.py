@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 import urllib.parse
 from collections.abc import Callable
@@ -34,8 +35,7 @@ class Neighbours:
         source = self._source
         try:
             if source.kind == "url":
-                joined = urllib.parse.urljoin(source.path or "", urllib.parse.quote(name))
-                return self._fetch(self._with_credentials(joined), limit)
+                return self._fetch(_sibling(source.path or "", name), limit)
             if source.kind == "program":
                 return None
             if source.name_in_image_dir is not None:
@@ -65,10 +65,15 @@ class Neighbours:
         policy = self._source.settings.fetch
         return fetch_document(url, limit, policy, self._account(), self._reporter)
 
-    def _with_credentials(self, joined: str) -> str:
-        """The query of the image's URL may be what opens the directory."""
-        query = urllib.parse.urlsplit(self._source.path or "").query
-        return f"{joined}?{query}" if query else joined
+
+def _sibling(url: str, name: str) -> str:
+    """The URL of another file in the same directory; the image's query may be what opens that.
+
+    Schemes differ in nothing here, but urljoin() does not know ftps.
+    """
+    parts = urllib.parse.urlsplit(url)
+    path = f"{posixpath.dirname(parts.path).rstrip('/')}/{urllib.parse.quote(name)}"
+    return urllib.parse.urlunsplit(parts._replace(path=path, fragment=""))
 
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK

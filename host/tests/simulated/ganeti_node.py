@@ -75,6 +75,7 @@ class Node:
         files = NodeFiles(
             main=(ConfigFile(path=str(self.directory / "snf-image"), owners=(0, os.geteuid())),),
             backends=str(self.directory / "backends"),
+            programs=str(self.directory / "programs"),
             definition=str(self.directory),
             owners=(0, os.geteuid()),
         )
