@@ -66,7 +66,8 @@ deb: helper-image ## build Debian packages into build/deb
 test-packages: deb fixtures ## install, use, upgrade and purge the packages in a fresh Debian 12
 	@$(PYTEST) -n 0 vmtests/packages
 
-test-engines: helper-image ## the helper image by a Docker-compatible service: the same bytes again
+test-engines: helper-image ## the helper image by a Docker-compatible service, and from a registry: the same bytes
+	@ci/bootstrap ci/packages-engines.txt
 	@$(PYTEST) -n 0 -m engines host/tests/test_helper_image_build.py
 
 docs: deps ## the documentation as web pages in build/docs; a warning is an error

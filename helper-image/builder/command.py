@@ -15,7 +15,7 @@ import time
 from builder.base import EPOCH, base_tar, module_tar
 from builder.convert import kernel_and_initrd, root_image, self_booting_disk, tree_digest
 from builder.engine import Buildah, Docker, Engine
-from builder.manifest import write_manifest
+from builder.manifest import Base, write_manifest
 from builder.tasks import add_tasks, digest_of, read_tasks
 from snf_image_contract.job import CONTRACT_VERSION
 from snf_image_process import ProcessError
@@ -74,7 +74,7 @@ def _build(source: str, asked: argparse.Namespace, inputs: str) -> None:
         os.mkdir(output)
         _make_context(source, context, asked)
         print("helper image: building the container", flush=True)
-        with engine.build(context, asked.base or "packages", workspace) as root:
+        with engine.build(context, asked.base, workspace, refresh=asked.refresh) as root:
             print("helper image: converting the root file system", flush=True)
             os.chmod(root, 0o755)  # noqa: S103 - engines differ in the mode of the top directory
             build = tree_digest(root)
@@ -82,7 +82,8 @@ def _build(source: str, asked: argparse.Namespace, inputs: str) -> None:
             kernel_and_initrd(root, output)
             root_image(root, os.path.join(output, "root.img"), build)
             self_booting_disk(output, build, workspace)
-            write_manifest(root, output, build, CONTRACT_VERSION, asked.added)
+            base = Base(image=asked.base, digest=engine.base_digest(asked.base)) if asked.base else None
+            write_manifest(root, output, build, CONTRACT_VERSION, asked.added, base=base)
         _write(os.path.join(output, _STAMP), inputs)
         shutil.rmtree(asked.output, ignore_errors=True)
         os.rename(output, asked.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import hashlib
 import json
@@ -15,14 +16,24 @@ ARTEFACTS = ("kernel", "initrd", "root.img", "disk.img")
 SBOM = "sbom.cdx.json"
 
 
-def write_manifest(root: str, output: str, build: str, contract_version: int, tasks: list[str]) -> None:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The registry's image that was built from: its name as it was given, ``sha256:…`` of its manifest."""
+
+    image: str
+    digest: str
+
+
+def write_manifest(
+    root: str, output: str, build: str, contract_version: int, tasks: list[str], *, base: Base | None = None
+) -> None:
     """Describe what was built: build id, contract version, packages, digest and size of each artefact.
 
-    ``tasks``: files of the operator; without any the manifest does not mention them.
+    ``tasks``: files of the operator; without any the manifest does not mention them, nor a base without one.
     """
     packages = read_packages(os.path.join(root, "usr/share/snf-image/packages.tsv"))
     _write(os.path.join(output, SBOM), bill_of_materials(packages, build))
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": 1,
         "build": build,
         "contract_version": contract_version,
@@ -32,6 +43,8 @@ def write_manifest(root: str, output: str, build: str, contract_version: int, ta
     }
     if tasks:
         manifest["tasks"] = tasks
+    if base:
+        manifest["base"] = dataclasses.asdict(base)
     _write(os.path.join(output, "manifest.json"), manifest)
 
 

@@ -68,6 +68,16 @@ def test_the_tasks_of_the_operator_are_shown(directory: Path, capsys: pytest.Cap
     assert added_tasks(str(directory / "none")) == ()
 
 
+def test_the_base_is_shown(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """R-HLP-17: the registry's image, and its digest where the engine knew it."""
+    for digest, shown in (("sha256:12", "debian:12 sha256:12"), ("", "debian:12")):
+        write(directory, manifest() | {"base": {"image": "debian:12", "digest": digest}})
+        assert main(["helper", "info", "--helper-dir", str(directory)]) == 0
+        assert f"base              {shown}" in capsys.readouterr().out.splitlines()
+    write(directory, manifest())
+    assert load(str(directory)).base is None
+
+
 def test_no_image_at_all_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(NodeError, match="there is no helper image in") as error:
         load(str(tmp_path))
@@ -99,6 +109,7 @@ def test_another_contract_is_refused_before_anything_starts(directory: Path) -> 
         manifest() | {"surprise": 1},
         manifest() | {"tasks": ["InstallAgent"]},
         manifest() | {"tasks": ["50AddSwap"]},
+        manifest() | {"base": {"image": "debian:12"}},
         manifest() | {"tasks": [f"10t{number}" for number in range(101)]},
         manifest() | {"format": 2},
     ],

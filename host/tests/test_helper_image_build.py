@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from snf_image_contract.events import Hello, decode_event
-from snf_image_host.helper_image import load, verify
+from snf_image_host.helper_image import BaseImage, load, verify
 from snf_image_process import PIPE, run, start
 
 CHECKOUT = Path(__file__).parents[2]
@@ -97,11 +97,15 @@ def unpacked(directory: Path, into: Path) -> dict[str, str]:
     }
 
 
-def assert_same_bytes(first: Path, second: Path, scratch: Path) -> None:
-    """The artefacts of two builds are equal; a failure names those that are not, and the files in them."""
+def assert_same_bytes(first: Path, second: Path, scratch: Path, besides: tuple[str, ...] = ()) -> None:
+    """The artefacts of two builds are equal; a failure names those that are not, and the files in them.
+
+    ``besides``: artefacts that may differ.
+    """
     packages = [json.loads((path / "manifest.json").read_text())["packages"] for path in (first, second)]
     assert packages[0] == packages[1], "the archive has other packages by now: helper-image/build --refresh"
-    differ = [name for name in ARTEFACTS if digest(first / name) != digest(second / name)]
+    asked = [name for name in ARTEFACTS if name not in besides]
+    differ = [name for name in asked if digest(first / name) != digest(second / name)]
     if differ:
         one, other = (unpacked(path, scratch / number) for number, path in (("1", first), ("2", second)))
         inside = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
@@ -181,3 +185,74 @@ def test_a_docker_compatible_service_builds_the_same(tmp_path: Path, sockets: Pa
         ]  # fmt: skip
         run(argv, timeout=1500, env={"HOME": "/root"})
     assert_same_bytes(HELPER, tmp_path / "helper", tmp_path / "unpacked")
+
+
+# -- an image of a registry as base --------------------------------------------------------------
+
+AS_IN_REGISTRIES = r"""set -eu
+printf '#!/bin/sh\nexit 101\n' >"$1/usr/sbin/policy-rc.d"
+printf 'force-unsafe-io\n' >"$1/etc/dpkg/dpkg.cfg.d/docker-apt-speedup"
+printf 'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb"; };\n' >"$1/etc/apt/apt.conf.d/docker-clean"
+printf '#!/bin/sh\nexit 1\n' | tee "$1/usr/local/bin/python3" "$1/root/own" "$1/etc/own" >"$1/opt/own"
+chmod 755 "$1/usr/sbin/policy-rc.d" "$1/usr/local/bin/python3"
+"""
+"""What images of registries have besides packages, and a program that would be taken for Debian's."""
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """A registry without TLS on this machine: its address and port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
+    config = {"version": "0.1", "log": {"level": "error"}, "storage": storage, "http": {"addr": address}}
+    (tmp_path / "registry.json").write_text(json.dumps(config))
+    with start(["docker-registry", "serve", str(tmp_path / "registry.json")], stderr=PIPE) as serving:
+        while not answers(address):
+            assert serving.wait(0.1) is None, serving.stderr and serving.stderr.read()
+        yield address
+
+
+def answers(address: str) -> bool:
+    host, port = address.split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def push_base(image: str, scratch: Path) -> str:
+    """A small Debian 12, with apt, a package and files that no helper needs; the digest of its manifest."""
+    (scratch / "context").mkdir(parents=True)
+    (scratch / "hook").write_text(AS_IN_REGISTRIES)
+    make = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=curl"]
+    make += [f'--customize-hook=sh {scratch / "hook"} "$1"', "bookworm", str(scratch / "context/base.tar")]
+    run(make, timeout=900, env={"HOME": "/root"})
+    (scratch / "context/Containerfile").write_text("FROM scratch\nADD base.tar /\nUSER nobody\n")
+    program = ["buildah", "--storage-driver", "vfs"]
+    program += ["--root", str(scratch / "layers"), "--runroot", str(scratch / "run")]
+    for words in (
+        ["build", "--quiet", "--isolation", "chroot", "--tag", image, str(scratch / "context")],
+        ["push", "--quiet", "--tls-verify=false", "--digestfile", str(scratch / "digest"), image],
+    ):
+        run([*program, *words], timeout=600, env={"HOME": "/root", "TMPDIR": str(scratch)})
+    shutil.rmtree(scratch / "layers")
+    return (scratch / "digest").read_text().strip()
+
+
+@pytest.mark.engines
+@pytest.mark.requires("root", "buildah", "docker-registry", "mmdebstrap", "erofs", "network")
+def test_an_image_of_a_registry_serves_as_base(registry: str, tmp_path: Path) -> None:
+    """D-35: the same packages give the same bytes, whatever else the image came with."""
+    image, helper = f"{registry}/debian:bookworm", tmp_path / "helper"
+    pushed = push_base(image, tmp_path / "base")
+    argv = [
+        "/usr/bin/python3", str(CHECKOUT / "helper-image/build"), "--base", image,
+        "--output", str(helper), "--cache", str(tmp_path / "cache"),
+    ]  # fmt: skip
+    run(argv, timeout=1500, env={"HOME": "/root"})
+    assert verify(str(helper)) == []
+    built = load(str(helper))
+    assert built.base == BaseImage(image=image, digest=pushed)
+    assert_same_bytes(HELPER, helper, tmp_path / "unpacked", besides=("manifest.json",))

@@ -101,6 +101,7 @@ CAPABILITIES: Final[dict[str, Capability]] = {
     "lintian": _program("lintian", "dpkg-deb"),
     "buildah": _program("buildah"),
     "podman": _program("podman"),
+    "docker-registry": _program("docker-registry"),
     "docker-sdk": _module("docker", "docker (Python)"),
     "guestfs": _program("virt-customize", package="guestfs-tools"),
     "netplan": _program("netplan", package="netplan.io"),

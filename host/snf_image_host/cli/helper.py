@@ -102,6 +102,7 @@ def _as_text(image: HelperImage) -> str:
         f"build             {image.build}",
         f"contract version  {image.contract_version}",
         f"packages          {len(image.packages)} (--json lists them)",
+        *([f"base              {image.base.image} {image.base.digest}".rstrip()] if image.base else []),
         *([f"tasks             {', '.join(image.tasks)}"] if image.tasks else []),
         "files",
         *files,

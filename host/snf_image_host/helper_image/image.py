@@ -39,10 +39,19 @@ class Package:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BaseImage:
+    """The registry's image that was built on: its name, and ``sha256:…`` of its manifest, or ""."""
+
+    image: str
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HelperImage:
     """A helper image that this host may use. ``cmdline``: words the kernel is to be given.
 
-    ``tasks``: the files ``NNName`` of tasks that the operator added (D-34).
+    ``tasks``: the files ``NNName`` of tasks that the operator added (D-34). ``base``: None where Debian's
+    packages were all there was to begin with.
     """
 
     directory: str
@@ -52,6 +61,7 @@ class HelperImage:
     artefacts: tuple[Artefact, ...]
     packages: tuple[Package, ...]
     tasks: tuple[str, ...] = ()
+    base: BaseImage | None = None
 
     def path(self, name: str) -> str:
         return os.path.join(self.directory, name)
@@ -83,6 +93,7 @@ class _Head:
     cmdline: str
     packages: tuple[Package, ...]
     tasks: tuple[str, ...] = ()
+    base: BaseImage | None = None
 
 
 def load(directory: str) -> HelperImage:
@@ -141,6 +152,7 @@ def read_manifest(directory: str) -> HelperImage:
         artefacts=artefacts,
         packages=head.packages,
         tasks=head.tasks,
+        base=head.base,
     )
 
 
