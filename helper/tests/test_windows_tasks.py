@@ -26,7 +26,7 @@ from snf_image_helper.windows.layout import (
     SETUP_COMPLETE,
 )
 from snf_image_process import run
-from trees import GuestOf, Node, changes, content, exists, warnings
+from trees import File, GuestOf, Node, changes, content, exists, mode, warnings
 
 pytestmark = pytest.mark.requires("hivex")
 OWN = (
@@ -35,6 +35,13 @@ OWN = (
     b' publicKeyToken="31bf3856ad364e35" language="neutral" versionScope="nonSxS"><UserAccounts>'
     b"<LocalAccounts><LocalAccount><Name>alice</Name></LocalAccount></LocalAccounts></UserAccounts></component></settings>"
     b"</unattend>"
+)
+RUNS_OURS = OWN.replace(
+    b"</settings>",
+    b'</settings><settings pass="specialize"><component name="Microsoft-Windows-Deployment"'
+    b' processorArchitecture="amd64"><RunSynchronous><RunSynchronousCommand><Path>c:\\windows\\'
+    b"snfscripts\\changeadminpassword.cmd</Path></RunSynchronousCommand></RunSynchronous></component></settings>",
+    1,
 )
 CONTRACT = [RUN_ACCOUNTS_COMMAND, RUN_EXTEND]
 PANTHER = "/Windows/Panther/unattend.xml"
@@ -361,17 +368,36 @@ def test_a_password_that_nobody_would_set(guest_of: GuestOf) -> None:
 
 def test_a_password_is_wiped_even_if_nothing_was_installed(guest_of: GuestOf) -> None:
     """R-TASK-UNA-9: an image whose own answer file runs the command."""
-    own = OWN.replace(
-        b"</settings>",
-        b'</settings><settings pass="specialize"><component name="Microsoft-Windows-Deployment"'
-        b' processorArchitecture="amd64"><RunSynchronous><RunSynchronousCommand><Path>c:\\windows\\'
-        b"snfscripts\\changeadminpassword.cmd</Path></RunSynchronousCommand></RunSynchronous></component></settings>",
-        1,
-    )
-    tree = windows.windows_tree() | {"/unattend.xml": own}
+    tree = windows.windows_tree() | {"/unattend.xml": RUNS_OURS}
     guest = windows_guest(guest_of, tree, change_password=password())
     perform(guest, "change_password")
     assert b'del /f /q "C:\\Windows\\SnfScripts\\ChangeAdminPassword.ps1"' in content(guest, SETUP_COMPLETE)
+
+
+@pytest.mark.parametrize("tasks", [("install_unattend", "change_password"), ("change_password",)])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_secret_is_not_for_everybody_to_read(
+    guest_of: GuestOf, tasks: tuple[str, ...], *, legacy: bool
+) -> None:
+    """R-TASK-WPW-2, R-TASK-WPW-3, R-TASK-UNA-10: files that the image has, and that everybody may read."""
+    inf = "/sysprep/sysprep.inf"
+    theirs: dict[str, str | bytes] = {
+        ACCOUNTS_COMMAND: "exit",
+        ACCOUNTS_SCRIPT: "exit",
+        "/unattend.xml": RUNS_OURS,
+        inf: "[UserData]",
+    }
+    tree = windows.legacy_tree() if legacy else windows.windows_tree()
+    tree |= {path: File(text, mode=0o666) for path, text in theirs.items()}
+    asked = {
+        "install_unattend": jobs.InstallUnattend(product_key=Secret(KEY)),
+        "change_password": password(text="new"),
+    }
+    guest = (legacy_guest if legacy else windows_guest)(guest_of, tree, **asked)
+    perform(guest, *tasks)
+    secret = [path for path in theirs if {("created", path), ("modified", path)} & set(changes(guest))]
+    assert (ACCOUNTS_COMMAND if legacy else ACCOUNTS_SCRIPT) in secret
+    assert {path: mode(guest, path) for path in secret} == dict.fromkeys(secret, 0o600)
 
 
 # -- DisableRemoteDesktopConnections ---------------------------------------------------------------------

@@ -50,9 +50,11 @@ def install_unattend(guest: Guest) -> None:
     if asked.product_key is not None:
         inf.set_value("UserData", "ProductKey", asked.product_key.reveal())
     root.mkdir(SYSPREP, mode=PRIVATE_DIRECTORY)
-    root.write(SYSPREP_INF, inf.data(), mode=PRIVATE, detail="answer file")
-    setup_complete.install_placeholders(guest)
+    root.write(
+        SYSPREP_INF, inf.data(), mode=PRIVATE, force=asked.product_key is not None, detail="answer file"
+    )
     setup_complete.install(guest, [SYSPREP_INF])
+    setup_complete.install_placeholders(guest)
     _run_at_the_end(guest, f"{files}/$OEM$/CmdLines.txt")
 
 
@@ -80,7 +82,8 @@ def change_password(guest: Guest) -> None:
     detail = f"password of {', '.join(users)}"
     guest.root.write(SYSPREP_INF, inf.data(), mode=PRIVATE, force=True, detail=detail)
     guest.root.mkdir(SCRIPTS, mode=PRIVATE_DIRECTORY)
-    guest.root.write(ACCOUNTS_COMMAND, command, mode=PRIVATE, detail=detail)
+    # Forced: a file of this name that the image has may be for everybody to read.
+    guest.root.write(ACCOUNTS_COMMAND, command, mode=PRIVATE, force=True, detail=detail)
 
 
 def script(users: Sequence[str], password: Secret) -> bytes:

@@ -109,8 +109,9 @@ def change_password(guest: Guest) -> None:
         setup_complete.install(guest, [file.path for file in files])
     guest.root.mkdir(SCRIPTS, mode=PRIVATE_DIRECTORY)
     detail = f"password of {', '.join(users)}"
-    guest.root.write(ACCOUNTS_SCRIPT, script(users, password), mode=PRIVATE, detail=detail)
-    guest.root.write(ACCOUNTS_COMMAND, _COMMAND, mode=PRIVATE, detail=detail)
+    # Forced: files of these names that the image has may be for everybody to read, or to write.
+    guest.root.write(ACCOUNTS_SCRIPT, script(users, password), mode=PRIVATE, force=True, detail=detail)
+    guest.root.write(ACCOUNTS_COMMAND, _COMMAND, mode=PRIVATE, force=True, detail=detail)
 
 
 def asked_password(guest: Guest) -> Secret | None:
