@@ -146,10 +146,11 @@ def test_a_second_deployment_gives_the_same_script(guest_of: GuestOf) -> None:
     """R-TASK-UNA-9, R-TASK-RDP-1: and what is to be restored is what the image had."""
     guest = guest_of({SETUP: b"echo of the image\r\nexit\r\n"})
     install(guest)
-    setup_complete.set_restoring_lines(guest, "@reg add first")
+    setup_complete.install_placeholders(guest)
+    setup_complete.set_restoring_lines(guest, "@reg add first", anew=False)
     once = content(guest, SETUP)
     install(guest)
-    setup_complete.set_restoring_lines(guest, "@reg add second")
+    setup_complete.set_restoring_lines(guest, "@reg add second", anew=False)
     assert content(guest, SETUP) == once
     assert once.count(b"@reg add first\r\n") == 1
     assert b"second" not in once

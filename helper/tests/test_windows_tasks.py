@@ -435,6 +435,21 @@ def test_remote_desktop_of_old_windows(guest_of: GuestOf) -> None:
     assert b"/d 0 /f" in content(guest, SETUP_COMPLETE)
 
 
+@pytest.mark.parametrize("deny", [0, 1, None])
+def test_an_image_of_an_instance_that_was_deployed(guest_of: GuestOf, deny: int | None) -> None:
+    """T-104, R-TASK-RDP-1: what counts is the image's own registry, not the script of its last deployment."""
+    first = windows_guest(guest_of, windows.windows_tree(SYSTEM=windows.system_hive(deny=0 if deny else 1)))
+    perform(first, *SETUP_TASKS)
+    # Setup has removed our files, somebody has chosen, and then the instance became an image.
+    left = {SETUP_COMPLETE: content(first, SETUP_COMPLETE)}
+    again = windows_guest(guest_of, windows.windows_tree(SYSTEM=windows.system_hive(deny=deny)) | left)
+    perform(again, *SETUP_TASKS)
+    script = content(again, SETUP_COMPLETE).decode()
+    (restoring,) = [line for line in script.splitlines() if "fDenyTSConnections" in line]
+    wanted = "@reg delete " if deny is None else f"/t REG_DWORD /d {deny} /f"
+    assert wanted in restoring
+
+
 def test_a_hive_with_a_pending_log(guest_of: GuestOf) -> None:
     """R-TASK-RDP-2: a warning."""
     system = bytearray(windows.system_hive())

@@ -49,8 +49,8 @@ def install_unattend(guest: Guest) -> None:
         paths = [ANSWER_FILE]
     for path in paths:
         _complete(guest, path, architecture)
-    setup_complete.install_placeholders(guest)
     setup_complete.install(guest, list(dict.fromkeys((*paths, _PANTHER))))
+    setup_complete.install_placeholders(guest)
 
 
 def present(root: Root) -> list[str]:

@@ -29,7 +29,8 @@ def disable_remote_desktop_connections(guest: Guest) -> None:
             "wait in its log are lost"
         )
     # Before the hive: what denies must never be without what restores.
-    setup_complete.set_restoring_lines(guest, _restoring(original))
+    # Where connections are not denied, nobody waits to have them restored: what the script says is old.
+    setup_complete.set_restoring_lines(guest, _restoring(original), anew=original != 1)
     if original != 1:
         registry.change(root, registry.SYSTEM, lambda hive: _deny(hive, key), detail=VALUE)
 

@@ -35,9 +35,11 @@ _CALLED: Final = re.compile(rb"^[@\s(]*(call|start|rem|echo|cmd)\b|^\s*::", re.I
 
 def install(guest: Guest, answer_files: Sequence[str]) -> None:
     """Have our files removed at the end of setup, the answer files by their names; the script is made or
-    extended. What was to be restored of remote desktop stays in it."""
+    extended. What is still to be restored of remote desktop stays in it."""
     old = guest.root.read_optional(SETUP_COMPLETE) or b""
-    restore = restoring_lines(old)
+    # The script has run already where it has removed our directory: this is an image of an instance that was
+    # deployed before, and what it restored then is long done.
+    restore = restoring_lines(old) if guest.root.is_dir(SCRIPTS) else []
     block = _removal(answer_files)
     _write(guest, old, [*block, *restore])
 
@@ -48,11 +50,15 @@ def is_installed(guest: Guest) -> bool:
     return any(windows_path(ACCOUNTS_SCRIPT).encode() in line for line in _ours(old))
 
 
-def set_restoring_lines(guest: Guest, *commands: str) -> None:
-    """Have ``commands`` run at the end of setup, besides what is there; only if none were set before."""
+def set_restoring_lines(guest: Guest, *commands: str, anew: bool) -> None:
+    """Have ``commands`` run at the end of setup, besides what is there.
+
+    If such were set before, they stay, or with ``anew`` give way.
+    """
     old = guest.root.read_optional(SETUP_COMPLETE) or b""
-    if not restoring_lines(old):
-        block = [line for line in _ours(old) if line not in (_BEGIN, _END)]
+    before = restoring_lines(old)
+    if anew or not before:
+        block = [line for line in _ours(old) if line not in (_BEGIN, _END, *before)]
         _write(guest, old, [*block, _RESTORE, *(command.encode("ascii") for command in commands)])
 
 
