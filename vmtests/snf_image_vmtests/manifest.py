@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -40,6 +41,10 @@ class Item:
     content: str = ""
     xattrs: tuple[tuple[str, str], ...] = ()
 
+
+_MAY_DIFFER: Final = {"modified": ("content",), "attributes": ("mode", "uid", "gid", "xattrs")}
+"""What of a file each kind of change speaks of; after another kind nothing is left to compare with."""
+_SPEAKS_OF: Final = {"modified": "contents", "attributes": "attributes"}
 
 Manifest = dict[str, Item]
 
@@ -103,24 +108,37 @@ def differences(before: Manifest, after: Manifest) -> dict[str, str]:
 
 def unexplained(found: Mapping[str, str], receipt: Mapping[str, Any]) -> list[str]:
     """What the tree and the receipt do not agree on, as sentences; empty if they tell the same story."""
-    touched: set[str] = set()
+    touched: dict[str, set[str]] = collections.defaultdict(set)
     moved: set[str] = set()
     for task in receipt["tasks"]:
         for change in task["changes"] or ():
             if change["change"] not in TREE_CHANGES:
                 continue
-            touched.add(change["path"])
+            touched[change["path"]].add(change["change"])
             if change["change"] == "renamed":
                 target = change["detail"].removeprefix("to ")
-                touched.add(target)
+                touched[target].add("created")
                 moved |= {change["path"], target}
     said = [
         f"{path}: {what}, but the receipt does not say so"
         for path, what in sorted(found.items())
         if path not in touched and not any(path.startswith(f"{top}/") for top in moved)
     ]
-    said += [f"{path}: in the receipt, but it is as it was" for path in sorted(touched - found.keys())]
+    said += [f"{path}: in the receipt, but it is as it was" for path in sorted(touched.keys() - found.keys())]
+    for path in sorted(touched.keys() & found.keys()):
+        more = _unspoken(found[path], touched[path])
+        if more:
+            kinds = " and ".join(_SPEAKS_OF[kind] for kind in sorted(touched[path]))
+            said.append(f"{path}: {', '.join(more)}, but the receipt speaks of its {kinds} only")
     return said
+
+
+def _unspoken(what: str, kinds: set[str]) -> list[str]:
+    """The differences of a file that changes of these ``kinds`` do not explain."""
+    if not kinds <= _MAY_DIFFER.keys():
+        return []
+    explained = {field for kind in kinds for field in _MAY_DIFFER[kind]}
+    return [field for field in what.split(", ") if field not in explained]
 
 
 def _absolute(name: str) -> str:

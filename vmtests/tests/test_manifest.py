@@ -4,6 +4,7 @@ import io
 import os
 import tarfile
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,3 +93,27 @@ def test_a_renamed_directory_explains_what_is_below_it_and_nothing_beside() -> N
     found = {"/a": "removed", "/a/f": "removed", "/b": "created", "/b/f": "created", "/bb": "created"}
     wrong = manifest.unexplained(found, _receipt(("/a", "renamed", "to /b")))
     assert wrong == ["/bb: created, but the receipt does not say so"]
+
+
+@pytest.mark.parametrize("what", ["mode", "uid, content", "xattrs, content", "kind, mode, content"])
+def test_a_modified_file_keeps_owner_mode_and_attributes(what: str) -> None:
+    """R-TASK-6: the receipt speaks of contents, so nothing else of the file may have changed."""
+    receipt = _receipt(("/etc/shadow", "modified", ""), ("/etc/shadow", "modified", ""))
+    assert manifest.unexplained({"/etc/shadow": "content"}, receipt) == []
+    other = ", ".join(word for word in what.split(", ") if word != "content")
+    wrong = manifest.unexplained({"/etc/shadow": what}, receipt)
+    assert wrong == [f"/etc/shadow: {other}, but the receipt speaks of its contents only"]
+
+
+def test_changed_attributes_are_no_excuse_for_changed_contents() -> None:
+    receipt = _receipt(("/etc/rc.d/rc.inet1", "attributes", ""))
+    assert manifest.unexplained({"/etc/rc.d/rc.inet1": "mode, uid"}, receipt) == []
+    wrong = manifest.unexplained({"/etc/rc.d/rc.inet1": "mode, content"}, receipt)
+    assert wrong == ["/etc/rc.d/rc.inet1: content, but the receipt speaks of its attributes only"]
+
+
+def test_what_was_made_anew_may_be_like_it_wants() -> None:
+    """A file that was moved away first, or removed, and then made again."""
+    receipt = _receipt(("/etc/a", "renamed", "to /etc/b"), ("/etc/a", "created", ""))
+    found = {"/etc/a": "mode, uid, content", "/etc/b": "created"}
+    assert manifest.unexplained(found, receipt) == []
