@@ -142,6 +142,34 @@ def test_damaged_groups_are_refused_before_the_first_write(tmp_path: Path, place
         assert os.pread(fd, 64 * MIB, 0) == before
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_summary_that_lies_is_counted_anew(tmp_path: Path, version: int) -> None:
+    """R-TASK-FSU-3: the totals are those of the groups; a UFS1 has no room for the sums of nonsense."""
+    shape = shape_of(version=version, group=2048)
+    with filesystem(tmp_path / "image", shape, device=64 * MIB) as fd:
+        superblock = read_superblock(fd)
+        assert superblock is not None
+        os.pwrite(fd, b"\xff" * 16, superblock.summary_address * superblock["fsize"])
+        assert verify(fd) != []
+        assert grow(fd, 64 * MIB, provider_size=False) is not None
+        assert verify(fd) == []
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("count", range(4), ids=["ndir", "nbfree", "nifree", "nffree"])
+def test_groups_that_count_too_much_are_refused_before_the_first_write(
+    tmp_path: Path, version: int, count: int
+) -> None:
+    """R-TASK-FSU-3: group 1 is neither the last, whose counts are made anew, nor the first."""
+    shape = shape_of(version=version, group=2048)
+    with filesystem(tmp_path / "image", shape, device=64 * MIB) as fd:
+        os.pwrite(fd, b"\xff" * 4, Reader(fd).place(1, "cblkno") + 24 + 4 * count)
+        before = os.pread(fd, 64 * MIB, 0)
+        with pytest.raises(ImageError, match="cylinder group 1 is damaged"):
+            grow(fd, 64 * MIB, provider_size=False)
+        assert os.pread(fd, 64 * MIB, 0) == before
+
+
 @settings(max_examples=100, deadline=None)
 @given(offset=st.integers(min_value=0, max_value=1375), value=st.binary(min_size=1, max_size=8))
 def test_a_superblock_of_nonsense_is_an_image_error(offset: int, value: bytes) -> None:

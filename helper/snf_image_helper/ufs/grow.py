@@ -91,12 +91,12 @@ def grow(fd: int, device_bytes: int, *, provider_size: bool) -> Growth | None:
     changed = _changed_groups(fd, superblock, growth)
     fresh = _FreshGroups(read_group(fd, superblock, 0), superblock, growth)
     summaries = _summaries(fd, superblock, growth, changed, fresh)
+    _renew(superblock, growth, summaries, device_bytes if provider_size else None)
     for index in range(growth.old_groups, growth.groups):
         fresh.write(fd, index)
     os.fsync(fd)
     for index, group in changed.items():
         _write(fd, bytes(group.data), superblock.byte_address(index, "cblkno"))
-    _renew(superblock, growth, summaries, device_bytes if provider_size else None)
     _write(fd, summaries, superblock.summary_address * superblock["fsize"])
     os.fsync(fd)
     _write_superblocks(fd, superblock)
@@ -182,17 +182,28 @@ class _FreshGroups:
 def _summaries(
     fd: int, superblock: Superblock, growth: Growth, changed: dict[int, Group], fresh: _FreshGroups
 ) -> bytes:
-    """The summary of every group: directories, free blocks, free inodes, free fragments."""
-    old = growth.old_groups * _SUMMARY
-    if superblock["cssize"] < old:
+    """The summary of every group: directories, free blocks, free inodes, free fragments.
+
+    It is what the groups say of themselves, as fsck has it, and not what the summary on the disk said.
+    """
+    if superblock["cssize"] < growth.old_groups * _SUMMARY:
         raise ImageError("UFS: the summary is smaller than its groups")
-    summaries = bytearray(os.pread(fd, old, superblock.summary_address * superblock["fsize"]))
-    summaries += bytes(growth.summary_size - len(summaries))
-    for index, group in changed.items():
+    summaries = bytearray(growth.summary_size)
+    for index in range(growth.groups):
+        if index >= growth.old_groups:
+            group = fresh.header(index)
+        else:
+            group = changed.get(index) or read_group(fd, superblock, index)
+            _demand_plausible(group, superblock, index)
         summaries[index * _SUMMARY : (index + 1) * _SUMMARY] = group.data[24:40]
-    for index in range(growth.old_groups, growth.groups):
-        summaries[index * _SUMMARY : (index + 1) * _SUMMARY] = fresh.header(index).data[24:40]
     return bytes(summaries)
+
+
+def _demand_plausible(group: Group, superblock: Superblock, index: int) -> None:
+    """:class:`ImageError` if a group claims more than it can have: totals are sums of such numbers."""
+    free = group["nbfree"] * superblock["frag"] + group["nffree"]
+    if free > group["ndblk"] or max(group["ndir"], group["nifree"]) > superblock["ipg"]:
+        raise ImageError(f"UFS: cylinder group {index} is damaged: it counts more than it has")
 
 
 def _renew(superblock: Superblock, growth: Growth, summaries: bytes, device_bytes: int | None) -> None:
