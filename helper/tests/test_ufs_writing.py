@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from snf_image_helper.partition_table import read
 from snf_image_helper.partition_table.types import GPT_FREEBSD_UFS
 from snf_image_helper.root_mount import mount_volume
 from snf_image_helper.signatures import Kind
-from snf_image_helper.ufs.writing import Writing
+from snf_image_helper.ufs.writing import Writing, grow_volume
 from test_disklabel import FFS, label
 from ufs.mkfs import make
 from ufs.reader import Reader
@@ -110,8 +111,9 @@ def test_the_superblock_decides(shape: Shape, slice_type: int | str, tmp_path: P
 
 @pytest.mark.parametrize(("field", "value"), [(4, 0), (92, 0x7FFFFFF0), (96, 0x7FFFFFFF)])
 @pytest.mark.parametrize("shape", [UFS1, UFS2])
-def test_damaged_groups_are_refused_before_the_mount(
-    shape: Shape, field: int, value: int, tmp_path: Path
+@pytest.mark.parametrize("use", [grow_volume, lambda machine, volume: Writing(machine).prepare(volume)])
+def test_damaged_groups_are_refused_before_the_first_write(
+    shape: Shape, field: int, value: int, tmp_path: Path, use: Callable[[Machine, Volume], None]
 ) -> None:
     """R-TASK-FSU-3: the driver would search maps without end that lie behind their cylinder group."""
     machine = machine_on(tmp_path / "disk", OsFamily.FREEBSD, shape, GPT_FREEBSD_UFS)
@@ -121,7 +123,7 @@ def test_damaged_groups_are_refused_before_the_mount(
     os.pwrite(fd, struct.pack("<I", value), ufs.place(ufs.groups - 1, "cblkno") + field)
     before = os.pread(fd, SIZE, 0)
     with pytest.raises(ImageError, match=rf"^disk 0 partition 1: UFS: .*cylinder group {ufs.groups - 1} "):
-        Writing(machine).prepare(volume)
+        use(machine, volume)
     assert os.pread(fd, SIZE, 0) == before
     os.close(fd)
 

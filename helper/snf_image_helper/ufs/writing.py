@@ -44,6 +44,7 @@ def grow_volume(machine: Machine, volume: Volume) -> None:
         superblock = _superblock(fd, volume)
         demand_sound(superblock, volume.name, machine.os_family)
         demand_growable(superblock, volume.name, machine.os_family)
+        demand_sound_groups(fd, superblock, volume.name)
         kinds = hashes.switch_off(fd, superblock) if freebsd else 0
         try:
             growth = grow(fd, volume.size, provider_size=freebsd)
