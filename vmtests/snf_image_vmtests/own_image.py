@@ -103,6 +103,12 @@ def describe(description: Description, where: str) -> FixtureImage:
     root = next((part for part in partitions if part.number == description.root_partition), None)
     if root is None or root.filesystem is None:
         raise MatrixError(f"{where}: root_partition: {description.root_partition} has no known file system")
+    absent = mounts.keys() - {part.number for part in partitions}
+    if absent:
+        raise MatrixError(f"{where}: mounts: there is no partition {min(absent)}")
+    windows = description.family.startswith("windows")
+    if not windows and not any(account.name == "root" for account in description.accounts):
+        raise MatrixError(f"{where}: accounts: root, whose password is set, is not among them")
     told = description.kernel_names
     facts = Facts(
         family=description.family,
@@ -155,6 +161,8 @@ def _mounts(description: Description, where: str) -> dict[int, str]:
         point, _, number = text.partition("=")
         if not point.startswith("/") or not number.isdecimal():
             raise MatrixError(f"{where}: mounts: {text!r} is not like /boot=2")
+        if int(number) in mounts:
+            raise MatrixError(f"{where}: mounts: partition {number} is mounted twice")
         mounts[int(number)] = point
     return mounts
 

@@ -210,6 +210,8 @@ def users_of(deployed: Deployed) -> tuple[str, ...]:
 
 def prove_password(deployed: Deployed, files: dict[str, bytes]) -> None:
     """The stored hash is one of the new password and not of the old; others keep theirs (D-35)."""
+    known = {account.name for account in deployed.fixture.facts.accounts}
+    assert known.issuperset(users_of(deployed)), "an account whose password is set would not be looked at"
     bsd = deployed.fixture.facts.family in BSDS
     path = "/etc/master.passwd" if bsd else "/etc/shadow"
     stored = dict(line.split(":")[:2] for line in files[path].decode().splitlines())
