@@ -22,7 +22,7 @@ _CHECKSUM_BYTES: Final = 32
 _NODE_HEADER, _ITEM = 101, 25
 _KEY: Final = struct.Struct("<QBQ")
 _CHUNK_ITEM, _ROOT_ITEM = 228, 132
-_FILE_SYSTEM_TREE: Final = 5
+_EXTENT_TREE, _FILE_SYSTEM_TREE = 2, 5
 _SYSTEM_ARRAY: Final = 0x32B
 # Fields of the superblock: (at, form).
 _ROOT: Final = (0x50, "<Q")
@@ -116,14 +116,22 @@ def _root_tree(fs: Region) -> list[int]:
     return _places(_all_chunks(fs), _get(fs, _ROOT))
 
 
-def _file_system_tree(fs: Region) -> list[int]:
+def _tree(fs: Region, number: int) -> list[int]:
     """A root item has its inode in 160 bytes, then generation, directory, and the address of the tree."""
     address = next(
         struct.unpack_from("<Q", data, 176)[0]
         for key, data in _items(fs, _root_tree(fs)[0])
-        if key[:2] == (_FILE_SYSTEM_TREE, _ROOT_ITEM)
+        if key[:2] == (number, _ROOT_ITEM)
     )
     return _places(_all_chunks(fs), address)
+
+
+def _file_system_tree(fs: Region) -> list[int]:
+    return _tree(fs, _FILE_SYSTEM_TREE)
+
+
+def _extent_tree(fs: Region) -> list[int]:
+    return _tree(fs, _EXTENT_TREE)
 
 
 def _flip_superblock(image: ImageFile) -> None:
@@ -177,6 +185,7 @@ IMAGES: Final = (
     _row("chunk-tree-flipped-once", "chunk tree", _one_copy, ends=EITHER),
     _row("chunk-tree-outside-of-itself", "chunk tree", _items_outside, sampled=True),
     _row("root-tree-flipped", "root tree", _flip_tree(_root_tree)),
+    _row("extent-tree-flipped", "extent tree", _flip_tree(_extent_tree)),
     _row("tree-flipped", "file system tree", _flip_tree(_file_system_tree)),
     _row("tree-in-a-circle", "file system tree", _node_of_itself),
 )

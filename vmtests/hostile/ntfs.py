@@ -13,7 +13,7 @@ from hostile.image import EITHER, Rows
 from hostile.region import ImageFile, Region
 
 _BASE: Final = "windows7-mbr-ntfs"
-_MFT, _MIRROR, _LOG, _ROOT, _BITMAP = 0, 1, 2, 5, 6
+_MFT, _MIRROR, _LOG, _ROOT, _BITMAP, _UPCASE = 0, 1, 2, 5, 6, 10
 _DATA, _INDEX_ROOT, _INDEX_ALLOCATION, _END = 0x80, 0x90, 0xA0, 0xFFFFFFFF
 # Fields of the boot sector: (at, form).
 _SECTOR_BYTES: Final = (0x0B, "<H")
@@ -114,6 +114,12 @@ def _full_bitmap(image: ImageFile) -> None:
     image.root.fill(at, length, 0xFF)
 
 
+def _flip_upcase(image: ImageFile) -> None:
+    """Which letters are the same; the part that ASCII is in."""
+    at, _ = _first_run(image.root, _UPCASE, _DATA)
+    image.root.flip(at, 512, bits=64)
+
+
 def _flip_index(image: ImageFile) -> None:
     at, length = _first_run(image.root, _ROOT, _INDEX_ALLOCATION)
     image.root.flip(at + 24, min(length, 480), bits=48)
@@ -157,6 +163,7 @@ IMAGES: Final = (
     _row("mirror-flipped", "$MFTMirr", _flip_mirror, ends=EITHER),
     _row("nothing-is-used", "$Bitmap", _empty_bitmap, ends=EITHER),
     _row("everything-is-used", "$Bitmap", _full_bitmap),
+    _row("upcase-flipped", "$UpCase", _flip_upcase),
     _row("index-flipped", "index", _flip_index, ends=EITHER),
     _row("index-in-a-circle", "index", _index_in_a_circle, ends=EITHER),
     _row("index-blocks-of-no-bytes", "index", _index_blocks_of_no_bytes),

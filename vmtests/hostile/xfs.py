@@ -61,6 +61,16 @@ def _flip(sector: int, first: int, length: int) -> Callable[[ImageFile], None]:
     return damage
 
 
+def _flip_tree(sector: int, root: int) -> Callable[[ImageFile], None]:
+    """The top block of a tree of the first group, whose number is in the header at ``root``."""
+
+    def damage(image: ImageFile) -> None:
+        block = image.root.number(sector * _SECTOR + root, ">I")
+        image.root.flip(block * _get(image.root, _BLOCK_SIZE) + 4, 200, bits=48)
+
+    return damage
+
+
 def _inode(fs: Region, number: int) -> int:
     """Byte of an inode: group, block in it, place in that."""
     per_block, per_group = _get(fs, _INODES_PER_BLOCK_LOG), _get(fs, _GROUP_BLOCKS_LOG)
@@ -114,6 +124,8 @@ IMAGES: Final = (
     _row("agi-tree-behind-the-disk", "AGI", _set((20, ">I"), 0x7FFFFFFF, sector=_AGI)),
     _row("agi-unlinked-root", "AGI", _set((40, ">I"), 128, sector=_AGI), ends=EITHER),
     _row("agfl-flipped", "AGFL", _flip(_AGFL, 36, 64), ends=EITHER),
+    _row("free-space-tree-flipped", "trees", _flip_tree(_AGF, 16), ends=EITHER),
+    _row("inode-tree-flipped", "trees", _flip_tree(_AGI, 20)),
     _row("inodes-flipped", "inodes", _flip_inodes),
     _row("root-directory-of-an-exbibyte", "inodes", _root_is((56, ">Q"), (1 << 60) - 1)),
     _row("root-directory-is-a-pipe", "inodes", _root_is((2, ">H"), 0o010755)),
