@@ -22,6 +22,7 @@ from snf_image_host.disks import open_disks
 from snf_image_host.errors import ImageError, UserError, VerificationError
 from snf_image_host.image_container import Container, recognise
 from snf_image_host.reporter import Reporter
+from snf_image_host.sources import disk_format
 from snf_image_host.sources.image import open_image
 from snf_image_process import run
 
@@ -180,6 +181,41 @@ def test_other_files_are_not_followed(tmp_path: Path) -> None:
     for image in (backed, data, tmp_path / "f"):
         with pytest.raises(ImageError, match=r"backing file|another file|describes other files"):
             copy(image, tmp_path / "disk")
+
+
+@pytest.mark.requires("qemu-img")
+@pytest.mark.parametrize("hidden", ["beside a decoy", "behind the announced end"])
+def test_a_parent_is_found_where_qemu_looks_for_one(hidden: str, tmp_path: Path) -> None:
+    """D-3: what the header says of the place and the length of a VMDK's description is not what qemu reads."""
+    image = bytearray(converted(tmp_path, "vmdk").read_bytes())
+    at, length = struct.unpack_from("<QQ", image, 28)
+    description = bytes(image[at * 512 : (at + length) * 512]).rstrip(b"\0")
+    parent = b'\nparentFileNameHint="/etc/hostname"\n'
+    if hidden == "beside a decoy":
+        image[at * 512 : (at + length) * 512] = (description + parent).ljust(length * 512, b"\0")
+        struct.pack_into("<Q", image, 28, len(image) // 512)
+        image += description.ljust(length * 512, b"\0")
+    else:
+        image[at * 512 : (at + 2) * 512] = description.ljust(512, b"#") + parent.ljust(512, b"\0")
+        struct.pack_into("<Q", image, 36, 1)
+    (tmp_path / "bad").write_bytes(image)
+    assert b"/etc/hostname" in run(["qemu-img", "info", "-f", "vmdk", str(tmp_path / "bad")], timeout=60).stdout
+    with pytest.raises(ImageError, match="has a parent|does not hold its own description"):
+        inspect(bytes(image), "vmdk")
+
+
+@pytest.mark.requires("qemu", "qemu-img")
+@pytest.mark.parametrize("name", ["qcow2", "vmdk"])
+def test_qemu_opens_no_backing_file_even_if_it_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D-3: should an inspection ever be deceived."""
+    base = converted(tmp_path, name)
+    words = ["qemu-img", "create", "-q", "-f", name, "-b", str(base), "-F", name, str(tmp_path / "backed")]
+    run(words, timeout=60)
+    monkeypatch.setattr(disk_format, "inspect_disk_format", lambda *_: 0)
+    copy(tmp_path / "backed", tmp_path / "disk")
+    assert not any((tmp_path / "disk").read_bytes())
 
 
 def make(name: str, directory: Path) -> bytes:

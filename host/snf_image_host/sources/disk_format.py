@@ -7,6 +7,7 @@ right to become anybody else or to start a program. What is on the disk comes ba
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import tempfile
@@ -30,6 +31,7 @@ _DRIVERS: Final = {
     Container.VHDX: "vhdx",
     Container.VDI: "vdi",
 }
+_CAN_HAVE_BACKING: Final = (Container.QCOW2, Container.VMDK)
 _LIMITS: Final = Limits(address_space=2 << 30, files=128, processes=64, file_size=0)
 _EXPORT: Final = "image"
 _START_SECONDS: Final = 60.0
@@ -103,13 +105,20 @@ def _start(
         *("-add-fd", f"fd={image},set=1"),
         "-blockdev",
         "driver=file,node-name=file,filename=/dev/fdset/1,read-only=on,auto-read-only=off,locking=off",
-        "-blockdev",
-        f"driver={_DRIVERS[container]},node-name=image,file=file,read-only=on",
+        *("-blockdev", json.dumps(_node(container))),
     ]
     try:
         return start(words, stderr=PIPE, pass_fds=(image, monitor))
     except ProcessError as error:
         raise NodeError(f"{settings.qemu} cannot be started: {error.reason}") from None
+
+
+def _node(container: Container) -> dict[str, object]:
+    """The image as qemu is told of it. Whatever it says of a backing file, none is opened."""
+    node: dict[str, object] = {
+        "driver": _DRIVERS[container], "node-name": "image", "file": "file", "read-only": True,
+    }  # fmt: skip
+    return node | ({"backing": None} if container in _CAN_HAVE_BACKING else {})
 
 
 def _export(qmp: Qmp) -> NbdClient:
