@@ -20,7 +20,7 @@ from snf_image_contract.job import Job
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError
 from snf_image_host.reporter import Reporter
-from snf_image_host.vm import Account, machine, saved_state
+from snf_image_host.vm import Account, machine, room, saved_state
 from snf_image_host.vm import warm as warm_module
 from snf_image_host.vm.saved_state import StateError, StateStore, store_of
 from snf_image_host.vm.warm import make_state, make_state_later
@@ -236,6 +236,21 @@ def test_only_one_makes_it_at_a_time(warm: HelperSettings, image: Any, reporter:
     with store_of(warm, image("good"), "tcg").being_made() as ours:
         assert ours
         assert make_state(warm, image("good"), reporter) is None
+
+
+def test_it_is_made_only_where_there_is_room(
+    warm: HelperSettings, image: Any, reporter: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-HLP-14: its VM takes as much memory as that of a deployment, and counts like one."""
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemAvailable: {(warm.memory + 191) * 1024} kB\n")
+    monkeypatch.setattr(room, "MEMINFO", str(meminfo))
+    monkeypatch.setattr(room, "_ALONE_SECONDS", 0.05)
+    with pytest.raises(NodeError, match="MiB of memory"):
+        make_state(warm, image("good"), reporter)
+    assert not store_of(warm, image("good"), "tcg").exists()
+    meminfo.write_text(f"MemAvailable: {(warm.memory + 192) * 1024} kB\n")
+    made(warm, image("good"), reporter)
 
 
 def test_states_of_other_settings_are_few(tmp_path: Path) -> None:
