@@ -174,6 +174,31 @@ def test_a_bomb_ends_where_the_disk_ends(tmp_path: Path) -> None:
     assert threading.active_count() == 1
 
 
+@pytest.mark.requires("zstd")
+def test_a_bomb_of_zstd_ends_there_too(tmp_path: Path) -> None:
+    """R-DST-LOCAL-2: some kilobytes for as many mebibytes."""
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    (tmp_path / "zeros").touch()
+    os.truncate(tmp_path / "zeros", 64 * MIB)
+    run(["zstd", "-q", "-1", str(tmp_path / "zeros"), "-o", str(image)], timeout=120)
+    assert image.stat().st_size < MIB // 16
+    with pytest.raises(UserError, match=f"more than {16 * MIB} bytes, the disk .* has only {16 * MIB}"):
+        copy(image, disk)
+    assert not disk.exists()
+
+
+@pytest.mark.requires("zstd")
+def test_a_window_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    """D-3: a frame's header asks for the memory, 2 GiB here."""
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    data = run(["zstd", "-q", "-c", "--long=31", "--ultra"], timeout=120, stdin=disk_dump()).stdout
+    assert data[4] & 0x20 == 0
+    assert data[5] == 21 << 3  # the window: 2^(10 + 21) bytes
+    image.write_bytes(data)
+    with pytest.raises(ImageError, match="takes too much memory"):
+        copy(image, disk)
+
+
 @pytest.mark.requires("xz")
 def test_a_dictionary_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     """D-3: how much memory a decoder takes is not the image's decision."""
