@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import io
@@ -21,7 +22,10 @@ from snf_image_contract.names import ImageFormat
 from snf_image_host.copying import CopyResult
 from snf_image_host.deployment import ImageSource, SourceSettings
 from snf_image_host.errors import ImageError, SnfImageError, UserError, VerificationError
-from snf_image_host.image_container import recognise
+from snf_image_host.image_container import Container, recognise
+from snf_image_host.sources import decoding
+from snf_image_host.sources.reading import drain
+from snf_image_host.vm.account import Account
 from snf_image_process import run
 
 pytestmark = pytest.mark.slow
@@ -274,6 +278,37 @@ def test_a_partition_behind_the_end_is_seen_at_the_end(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="cut off"):
         copy(image, disk)
     assert not disk.exists()
+
+
+class Endless:
+    """``data``, and then zeros for ever."""
+
+    size = None
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._is_abandoned = threading.Event()
+
+    def read_into(self, view: memoryview) -> int:
+        part, self._data = self._data[: len(view)], self._data[len(view) :]
+        if part:
+            view[: len(part)] = part
+            return len(part)
+        return 0 if self._is_abandoned.wait(0.001) else len(view)
+
+    def abandon(self) -> None:
+        self._is_abandoned.set()
+
+
+def test_what_follows_a_stream_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-FETCH-4, D-4: a decoder that wants no more is no proof that all was read, nor is a server that goes on."""
+    monkeypatch.setattr(decoding, "_ENDING_SECONDS", 3.0)
+    data = disk_dump(2 * MIB)
+    stream = decoding.Decoding(
+        Endless(bz2.compress(data, 1)), Container.BZIP2, Account.of_caller(), "the-image"
+    )
+    with contextlib.closing(stream), pytest.raises(ImageError, match="does not end"):
+        assert drain(stream) == len(data)
 
 
 def test_layers_have_an_end(tmp_path: Path) -> None:
