@@ -186,7 +186,7 @@ def test_other_files_are_not_followed(tmp_path: Path) -> None:
 @pytest.mark.requires("qemu-img")
 @pytest.mark.parametrize("hidden", ["beside a decoy", "behind the announced end"])
 def test_a_parent_is_found_where_qemu_looks_for_one(hidden: str, tmp_path: Path) -> None:
-    """D-3: what the header says of the place and the length of a VMDK's description is not what qemu reads."""
+    """D-3: what a VMDK's header says of its description's place and length is not what qemu reads."""
     image = bytearray(converted(tmp_path, "vmdk").read_bytes())
     at, length = struct.unpack_from("<QQ", image, 28)
     description = bytes(image[at * 512 : (at + length) * 512]).rstrip(b"\0")
@@ -199,8 +199,9 @@ def test_a_parent_is_found_where_qemu_looks_for_one(hidden: str, tmp_path: Path)
         image[at * 512 : (at + 2) * 512] = description.ljust(512, b"#") + parent.ljust(512, b"\0")
         struct.pack_into("<Q", image, 36, 1)
     (tmp_path / "bad").write_bytes(image)
-    assert b"/etc/hostname" in run(["qemu-img", "info", "-f", "vmdk", str(tmp_path / "bad")], timeout=60).stdout
-    with pytest.raises(ImageError, match="has a parent|does not hold its own description"):
+    shown = run(["qemu-img", "info", "-f", "vmdk", str(tmp_path / "bad")], timeout=60).stdout
+    assert b"backing file: /etc/hostname" in shown
+    with pytest.raises(ImageError, match=r"has a parent|does not hold its own description"):
         inspect(bytes(image), "vmdk")
 
 

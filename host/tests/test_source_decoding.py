@@ -301,7 +301,7 @@ class Endless:
 
 
 def test_what_follows_a_stream_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R-FETCH-4, D-4: a decoder that wants no more is no proof that all was read, nor is a server that goes on."""
+    """R-FETCH-4, D-4: that a decoder wants no more does not prove that all was read."""
     monkeypatch.setattr(decoding, "_ENDING_SECONDS", 3.0)
     data = disk_dump(2 * MIB)
     stream = decoding.Decoding(

@@ -54,7 +54,7 @@ class StreamedImage:
     def _expect_end(self) -> None:
         """Also where the size is known, only the end shows that nothing else follows."""
         if self.read_into(memoryview(bytearray(1)), 0):
-            raise ImageError(f"the image {self.shown} has more than the {self.size} bytes it was said to have")
+            raise ImageError(f"the image {self.shown} has more than the {self.size} bytes it is said to have")
 
     def check_whole(self, length: int, digests: Mapping[str, str]) -> None:
         if length == 0:

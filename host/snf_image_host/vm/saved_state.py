@@ -129,7 +129,7 @@ class OpenState:
         return event
 
     def demand_build(self, build: str) -> None:
-        """:class:`StateError` if the helper that was saved is of another build, or speaks another contract."""
+        """:class:`StateError` if the saved helper is of another build, or speaks another contract."""
         if (self.hello.contract_version, self.hello.build) != (CONTRACT_VERSION, build):
             raise StateError("it is of another helper")
 
