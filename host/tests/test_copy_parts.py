@@ -347,6 +347,14 @@ def test_an_image_that_cannot_be_read_says_where(tmp_path: Path, monkeypatch: py
     assert not any(disk.read_bytes()[:GRANULE])
 
 
+def test_an_image_whose_beginning_cannot_be_read() -> None:
+    """R-BACK-9: is an error of the node, as anywhere else in it."""
+    # A regular file for stat, and an input/output error for whoever reads its first byte.
+    image = source(Path("/proc/self/mem"))
+    with pytest.raises(NodeError, match="cannot be read: Input/output error"), open_image(image):
+        pass
+
+
 @pytest.mark.parametrize("kind", [os.mkfifo, os.mkdir], ids=["fifo", "directory"])
 def test_what_is_no_file_is_no_image(tmp_path: Path, kind: Callable[[Path], None]) -> None:
     """R-SRC-LOCAL-4: a pipe nobody writes to does not hang us."""
