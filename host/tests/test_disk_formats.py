@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -166,6 +167,20 @@ def test_a_disk_that_is_larger_than_the_target_is_refused(tmp_path: Path) -> Non
     run(["qemu-img", "create", "-q", "-f", "qcow2", str(tmp_path / "x"), "8T"], timeout=60)
     with pytest.raises(UserError, match="has only"):
         copy(tmp_path / "x", tmp_path / "disk")
+
+
+@pytest.mark.requires("root", "loop", "qemu", "qemu-img")
+def test_an_image_may_be_on_a_block_device(tmp_path: Path) -> None:
+    """D-3, D-9: such as the volume of a machine that runs from it."""
+    image = converted(tmp_path, "qcow2")
+    os.truncate(image, image.stat().st_size + MIB)  # a volume is larger than what is on it
+    words = ["losetup", "--find", "--show", "--read-only", str(image)]
+    device = run(words, timeout=30).text.strip()
+    try:
+        copy(Path(device), tmp_path / "disk")
+    finally:
+        run(["losetup", "--detach", device], timeout=30)
+    assert (tmp_path / "disk").read_bytes()[: len(DISK)] == DISK
 
 
 @pytest.mark.requires("qemu", "qemu-img")

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from typing import Final
@@ -70,8 +71,8 @@ class DiskFormatSource:
 def open_disk_format(
     fd: int, container: Container, settings: SourceSettings, account: Account, shown: str
 ) -> Iterator[DiskFormatSource]:
-    """What is in the image that ``fd`` is, a regular file. Looked at before qemu gets it."""
-    size = os.fstat(fd).st_size
+    """What is in the image that ``fd`` is, a file or a block device. Looked at before qemu gets it."""
+    size = os.lseek(fd, 0, os.SEEK_END)
     inspect_disk_format(lambda length, offset: os.pread(fd, length, offset), size, container, shown)
     with contextlib.ExitStack() as alive:
         image = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
@@ -95,6 +96,7 @@ def open_disk_format(
 def _start(
     image: int, monitor: int, container: Container, settings: SourceSettings, account: Account
 ) -> Running:
+    driver = "host_device" if stat.S_ISBLK(os.fstat(image).st_mode) else "file"
     words = [
         *launcher(account, limits=_LIMITS),
         *(settings.qemu, "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none"),
@@ -104,7 +106,7 @@ def _start(
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
         *("-add-fd", f"fd={image},set=1"),
         "-blockdev",
-        "driver=file,node-name=file,filename=/dev/fdset/1,read-only=on,auto-read-only=off,locking=off",
+        f"driver={driver},node-name=file,filename=/dev/fdset/1,read-only=on,auto-read-only=off,locking=off",
         *("-blockdev", json.dumps(_node(container))),
     ]
     try:
