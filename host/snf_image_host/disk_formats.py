@@ -29,7 +29,10 @@ _QCOW2_EXTENSIONS: Final = {
 }
 _MAX_EXTENSIONS: Final = 64
 _MAX_L1_ENTRIES: Final = 4 << 20
-_MAX_DESCRIPTOR: Final = 128 * _SECTOR
+_VMDK_DESCRIPTION: Final = _SECTOR
+"""Where qemu looks for the description of a sparse extent, whatever the header says of its place."""
+_VMDK_DESCRIPTION_SECTORS: Final = 20
+"""How far qemu reads it, whatever the header says of its length."""
 _VHDX_REGIONS: Final = 192 * 1024
 _VHDX_METADATA: Final = uuid.UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
 _VHDX_PARAMETERS: Final = uuid.UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
@@ -127,11 +130,12 @@ def _vmdk(read: Read, size: int) -> int:
         raise _RefusedError(f"has version {version}")
     if not capacity:
         raise _RefusedError("only describes other files")
-    if not at or not 0 < length * _SECTOR <= _MAX_DESCRIPTOR or (at + length) * _SECTOR > size:
+    if at * _SECTOR != _VMDK_DESCRIPTION or not length or (at + length) * _SECTOR > size:
         raise _RefusedError("does not hold its own description")
     if not 8 <= grain <= 1 << 16 or grain & (grain - 1):
         raise _RefusedError(f"has grains of {grain} sectors")
-    _refuse_vmdk_description(read(length * _SECTOR, at * _SECTOR))
+    # All that qemu reads: what lies behind the announced end could name a parent.
+    _refuse_vmdk_description(read(_VMDK_DESCRIPTION_SECTORS * _SECTOR, _VMDK_DESCRIPTION))
     return int(capacity) * _SECTOR
 
 

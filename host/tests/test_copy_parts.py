@@ -29,6 +29,7 @@ from snf_image_host.extents import GRANULE, MIN_HOLE, Extent, extents
 from snf_image_host.partition_header import HEADER_SIZE
 from snf_image_host.reporter import CopyProgress
 from snf_image_host.sources.image import open_image
+from snf_image_host.sources.streamed import StreamedImage
 from snf_image_process import run
 
 pytestmark = pytest.mark.slow
@@ -258,6 +259,52 @@ def test_a_header_that_does_not_fit_any_more_is_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.requires("qemu-img")
+class OneThread:
+    """A source that remembers who has read it, and is asked for its end once."""
+
+    def __init__(self, data: bytes, *, tells_size: bool) -> None:
+        self.size = len(data) if tells_size else None
+        self.readers: list[int] = []
+        self.ends = 0
+        self._data = memoryview(data)
+
+    def read_into(self, view: memoryview) -> int:
+        self.readers.append(threading.get_ident())
+        count = min(len(view), len(self._data))
+        view[:count], self._data = self._data[:count], self._data[count:]
+        self.ends += count == 0
+        return count
+
+    def abandon(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("tells_size", [True, False])
+def test_a_stream_is_read_to_its_end_by_one_thread(*, tells_size: bool, tmp_path: Path) -> None:
+    """R-SRC-NET-3: the program that resumed a transfer ends with the thread that started it."""
+    stream = OneThread(noise(9 * MIB), tells_size=tells_size)
+    image = StreamedImage(
+        stream, shown="x", header=b"", needed=0, digests=frozenset(), at_end=lambda digests: digests
+    )
+    target = TargetDisk(index=0, path=str(tmp_path / "disk"), create_size=16 * MIB)
+    with open_disks([target]) as disks:
+        assert copy_image(image, disks[0]).image_bytes == 9 * MIB
+    assert len(set(stream.readers)) == 1
+    assert stream.ends == 1
+
+
+def test_what_follows_the_announced_end_is_an_error(tmp_path: Path) -> None:
+    """R-SRC-NET-3"""
+    stream = OneThread(noise(2 * MIB), tells_size=True)
+    stream.size = MIB
+    image = StreamedImage(
+        stream, shown="x", header=b"", needed=0, digests=frozenset(), at_end=lambda digests: digests
+    )
+    target = TargetDisk(index=0, path=str(tmp_path / "disk"), create_size=16 * MIB)
+    with open_disks([target]) as disks, pytest.raises(ImageError, match=f"more than the {MIB} bytes"):
+        copy_image(image, disks[0])
+
+
 def test_a_container_is_copied_byte_for_byte(tmp_path: Path) -> None:
     """T-32, R-FMT-1: neither its content nor its backing file is looked at, whatever it is called."""
     secret, image = tmp_path / "secret", tmp_path / "image.diskdump"
@@ -298,6 +345,14 @@ def test_an_image_that_cannot_be_read_says_where(tmp_path: Path, monkeypatch: py
     with pytest.raises(NodeError, match=f"the image image cannot be read at byte {4 * MIB}"):
         copy(source(image), disk)
     assert not any(disk.read_bytes()[:GRANULE])
+
+
+def test_an_image_whose_beginning_cannot_be_read() -> None:
+    """R-BACK-9: is an error of the node, as anywhere else in it."""
+    # A regular file for stat, and an input/output error for whoever reads its first byte.
+    image = source(Path("/proc/self/mem"))
+    with pytest.raises(NodeError, match="cannot be read: Input/output error"), open_image(image):
+        pass
 
 
 @pytest.mark.parametrize("kind", [os.mkfifo, os.mkdir], ids=["fifo", "directory"])
@@ -421,6 +476,7 @@ from snf_image_host.copying import copy_image
 from snf_image_host.deployment import ImageSource, TargetDisk
 from snf_image_host.disks import open_disks
 from snf_image_host.sources.image import open_image
+from snf_image_host.sources.streamed import StreamedImage
 image = ImageSource(path=sys.argv[1], shown="image", format=ImageFormat.DISKDUMP)
 with open_disks([TargetDisk(index=0, path=sys.argv[2])]) as disks, open_image(image) as stream:
     copy_image(stream, disks[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from snf_image_host.disks import open_disks
 from snf_image_host.errors import ImageError, UserError, VerificationError
 from snf_image_host.image_container import Container, recognise
 from snf_image_host.reporter import Reporter
+from snf_image_host.sources import disk_format
 from snf_image_host.sources.image import open_image
 from snf_image_process import run
 
@@ -167,6 +169,20 @@ def test_a_disk_that_is_larger_than_the_target_is_refused(tmp_path: Path) -> Non
         copy(tmp_path / "x", tmp_path / "disk")
 
 
+@pytest.mark.requires("root", "loop", "qemu", "qemu-img")
+def test_an_image_may_be_on_a_block_device(tmp_path: Path) -> None:
+    """D-3, D-9: such as the volume of a machine that runs from it."""
+    image = converted(tmp_path, "qcow2")
+    os.truncate(image, image.stat().st_size + MIB)  # a volume is larger than what is on it
+    words = ["losetup", "--find", "--show", "--read-only", str(image)]
+    device = run(words, timeout=30).text.strip()
+    try:
+        copy(Path(device), tmp_path / "disk")
+    finally:
+        run(["losetup", "--detach", device], timeout=30)
+    assert (tmp_path / "disk").read_bytes()[: len(DISK)] == DISK
+
+
 @pytest.mark.requires("qemu", "qemu-img")
 def test_other_files_are_not_followed(tmp_path: Path) -> None:
     """D-3: as qemu-img makes such images."""
@@ -180,6 +196,42 @@ def test_other_files_are_not_followed(tmp_path: Path) -> None:
     for image in (backed, data, tmp_path / "f"):
         with pytest.raises(ImageError, match=r"backing file|another file|describes other files"):
             copy(image, tmp_path / "disk")
+
+
+@pytest.mark.requires("qemu-img")
+@pytest.mark.parametrize("hidden", ["beside a decoy", "behind the announced end"])
+def test_a_parent_is_found_where_qemu_looks_for_one(hidden: str, tmp_path: Path) -> None:
+    """D-3: what a VMDK's header says of its description's place and length is not what qemu reads."""
+    image = bytearray(converted(tmp_path, "vmdk").read_bytes())
+    at, length = struct.unpack_from("<QQ", image, 28)
+    description = bytes(image[at * 512 : (at + length) * 512]).rstrip(b"\0")
+    parent = b'\nparentFileNameHint="/etc/hostname"\n'
+    if hidden == "beside a decoy":
+        image[at * 512 : (at + length) * 512] = (description + parent).ljust(length * 512, b"\0")
+        struct.pack_into("<Q", image, 28, len(image) // 512)
+        image += description.ljust(length * 512, b"\0")
+    else:
+        image[at * 512 : (at + 2) * 512] = description.ljust(512, b"#") + parent.ljust(512, b"\0")
+        struct.pack_into("<Q", image, 36, 1)
+    (tmp_path / "bad").write_bytes(image)
+    shown = run(["qemu-img", "info", "-f", "vmdk", str(tmp_path / "bad")], timeout=60).stdout
+    assert b"backing file: /etc/hostname" in shown
+    with pytest.raises(ImageError, match=r"has a parent|does not hold its own description"):
+        inspect(bytes(image), "vmdk")
+
+
+@pytest.mark.requires("qemu", "qemu-img")
+@pytest.mark.parametrize("name", ["qcow2", "vmdk"])
+def test_qemu_opens_no_backing_file_even_if_it_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D-3: should an inspection ever be deceived."""
+    base = converted(tmp_path, name)
+    words = ["qemu-img", "create", "-q", "-f", name, "-b", str(base), "-F", name, str(tmp_path / "backed")]
+    run(words, timeout=60)
+    monkeypatch.setattr(disk_format, "inspect_disk_format", lambda *_: 0)
+    copy(tmp_path / "backed", tmp_path / "disk")
+    assert not any((tmp_path / "disk").read_bytes())
 
 
 def make(name: str, directory: Path) -> bytes:

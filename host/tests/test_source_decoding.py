@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import io
@@ -21,7 +22,10 @@ from snf_image_contract.names import ImageFormat
 from snf_image_host.copying import CopyResult
 from snf_image_host.deployment import ImageSource, SourceSettings
 from snf_image_host.errors import ImageError, SnfImageError, UserError, VerificationError
-from snf_image_host.image_container import recognise
+from snf_image_host.image_container import Container, recognise
+from snf_image_host.sources import decoding
+from snf_image_host.sources.reading import drain
+from snf_image_host.vm.account import Account
 from snf_image_process import run
 
 pytestmark = pytest.mark.slow
@@ -174,6 +178,31 @@ def test_a_bomb_ends_where_the_disk_ends(tmp_path: Path) -> None:
     assert threading.active_count() == 1
 
 
+@pytest.mark.requires("zstd")
+def test_a_bomb_of_zstd_ends_there_too(tmp_path: Path) -> None:
+    """R-DST-LOCAL-2: some kilobytes for as many mebibytes."""
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    (tmp_path / "zeros").touch()
+    os.truncate(tmp_path / "zeros", 64 * MIB)
+    run(["zstd", "-q", "-1", str(tmp_path / "zeros"), "-o", str(image)], timeout=120)
+    assert image.stat().st_size < MIB // 16
+    with pytest.raises(UserError, match=f"more than {16 * MIB} bytes, the disk .* has only {16 * MIB}"):
+        copy(image, disk)
+    assert not disk.exists()
+
+
+@pytest.mark.requires("zstd")
+def test_a_window_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    """D-3: a frame's header asks for the memory, 2 GiB here."""
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    data = run(["zstd", "-q", "-c", "--long=31", "--ultra"], timeout=120, stdin=disk_dump()).stdout
+    assert data[4] & 0x20 == 0
+    assert data[5] == 21 << 3  # the window: 2^(10 + 21) bytes
+    image.write_bytes(data)
+    with pytest.raises(ImageError, match="takes too much memory"):
+        copy(image, disk)
+
+
 @pytest.mark.requires("xz")
 def test_a_dictionary_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     """D-3: how much memory a decoder takes is not the image's decision."""
@@ -249,6 +278,37 @@ def test_a_partition_behind_the_end_is_seen_at_the_end(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="cut off"):
         copy(image, disk)
     assert not disk.exists()
+
+
+class Endless:
+    """``data``, and then zeros for ever."""
+
+    size = None
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._is_abandoned = threading.Event()
+
+    def read_into(self, view: memoryview) -> int:
+        part, self._data = self._data[: len(view)], self._data[len(view) :]
+        if part:
+            view[: len(part)] = part
+            return len(part)
+        return 0 if self._is_abandoned.wait(0.001) else len(view)
+
+    def abandon(self) -> None:
+        self._is_abandoned.set()
+
+
+def test_what_follows_a_stream_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-FETCH-4, D-4: that a decoder wants no more does not prove that all was read."""
+    monkeypatch.setattr(decoding, "_ENDING_SECONDS", 3.0)
+    data = disk_dump(2 * MIB)
+    stream = decoding.Decoding(
+        Endless(bz2.compress(data, 1)), Container.BZIP2, Account.of_caller(), "the-image"
+    )
+    with contextlib.closing(stream), pytest.raises(ImageError, match="does not end"):
+        assert drain(stream) == len(data)
 
 
 def test_layers_have_an_end(tmp_path: Path) -> None:

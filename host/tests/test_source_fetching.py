@@ -313,6 +313,23 @@ def test_what_is_no_answer_is_an_error(answer: bytes, server: Server, tmp_path: 
         deploy(server.url("/a"), tmp_path / "disk")
 
 
+@pytest.mark.parametrize("begins", [b"\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"\n\n"])
+@pytest.mark.parametrize("line", [b"\n", b"\r\n"])
+def test_a_head_ends_at_the_first_empty_line(
+    begins: bytes, line: bytes, server: Server, tmp_path: Path
+) -> None:
+    """R-SRC-NET-2, T-11: whichever way its lines end; nothing of the body is taken for a part of it."""
+    body = IMAGE[:600] + begins + IMAGE[600:]
+
+    def raw(handler: Handler) -> None:
+        handler.wfile.write(line.join((b"HTTP/1.1 200 OK", b"Connection: close", b"", body)))
+        handler.close_connection = True
+
+    server.answers["/a"] = raw
+    assert deploy(server.url("/a"), tmp_path / "disk").image_bytes == len(body)
+    assert (tmp_path / "disk").read_bytes()[: len(body)] == body
+
+
 def test_no_credentials_are_seen(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """R-SEC-1, R-SEC-2, T-6: not in arguments, and not in what users are told."""
     argvs: list[str] = []

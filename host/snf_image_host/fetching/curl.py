@@ -25,6 +25,8 @@ from snf_image_process import PIPE, Deadline, ProcessError, Running, start
 MAX_HEAD: Final = 64 * 1024
 _LIMITS: Final = Limits(address_space=1 << 30, files=64, processes=16, file_size=0)
 _MAX_CERTIFICATES: Final = 8 << 20
+_EMPTY_LINE: Final = re.compile(rb"\r?\n\r?\n")
+"""The first one ends a head, whichever way the lines end; others may follow in the body."""
 _HARMLESS: Final = re.compile(r"[\x20-\x7e]{1,256}")
 _FTP: Final = ("ftp", "ftps")
 UNREACHABLE: Final = (7, 28, 35)
@@ -106,9 +108,8 @@ class Curl:
         deadline = Deadline(seconds or None)
         data = b""
         while True:
-            while b"\r\n\r\n" in data or b"\n\n" in data:
-                end = b"\r\n\r\n" if b"\r\n\r\n" in data else b"\n\n"
-                block, _, data = data.partition(end)
+            while (end := _EMPTY_LINE.search(data)) is not None:
+                block, data = data[: end.start()], data[end.end() :]
                 head = _parse_head(block)
                 if head is None:
                     raise ImageError(f"{self._shown}: the server's answer is not HTTP")

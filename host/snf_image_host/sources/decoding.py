@@ -149,6 +149,11 @@ class Decoding:
         status = self._running.wait(_ENDING_SECONDS)
         if self._abandoned:
             return
+        if status == 0 and any(thread.is_alive() for thread in self._threads):
+            raise ImageError(
+                f"the source of the image {self._shown} does not end where the image ends",
+                hint="fetch the image again; what follows it would belong to its digest",
+            )
         if status == 0:
             self._check_members()
             return

@@ -7,8 +7,10 @@ right to become anybody else or to start a program. What is on the disk comes ba
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from typing import Final
@@ -30,6 +32,7 @@ _DRIVERS: Final = {
     Container.VHDX: "vhdx",
     Container.VDI: "vdi",
 }
+_CAN_HAVE_BACKING: Final = (Container.QCOW2, Container.VMDK)
 _LIMITS: Final = Limits(address_space=2 << 30, files=128, processes=64, file_size=0)
 _EXPORT: Final = "image"
 _START_SECONDS: Final = 60.0
@@ -68,8 +71,8 @@ class DiskFormatSource:
 def open_disk_format(
     fd: int, container: Container, settings: SourceSettings, account: Account, shown: str
 ) -> Iterator[DiskFormatSource]:
-    """What is in the image that ``fd`` is, a regular file. Looked at before qemu gets it."""
-    size = os.fstat(fd).st_size
+    """What is in the image that ``fd`` is, a file or a block device. Looked at before qemu gets it."""
+    size = os.lseek(fd, 0, os.SEEK_END)
     inspect_disk_format(lambda length, offset: os.pread(fd, length, offset), size, container, shown)
     with contextlib.ExitStack() as alive:
         image = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
@@ -93,6 +96,7 @@ def open_disk_format(
 def _start(
     image: int, monitor: int, container: Container, settings: SourceSettings, account: Account
 ) -> Running:
+    driver = "host_device" if stat.S_ISBLK(os.fstat(image).st_mode) else "file"
     words = [
         *launcher(account, limits=_LIMITS),
         *(settings.qemu, "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none"),
@@ -102,14 +106,21 @@ def _start(
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
         *("-add-fd", f"fd={image},set=1"),
         "-blockdev",
-        "driver=file,node-name=file,filename=/dev/fdset/1,read-only=on,auto-read-only=off,locking=off",
-        "-blockdev",
-        f"driver={_DRIVERS[container]},node-name=image,file=file,read-only=on",
+        f"driver={driver},node-name=file,filename=/dev/fdset/1,read-only=on,auto-read-only=off,locking=off",
+        *("-blockdev", json.dumps(_node(container))),
     ]
     try:
         return start(words, stderr=PIPE, pass_fds=(image, monitor))
     except ProcessError as error:
         raise NodeError(f"{settings.qemu} cannot be started: {error.reason}") from None
+
+
+def _node(container: Container) -> dict[str, object]:
+    """The image as qemu is told of it. Whatever it says of a backing file, none is opened."""
+    node: dict[str, object] = {
+        "driver": _DRIVERS[container], "node-name": "image", "file": "file", "read-only": True,
+    }  # fmt: skip
+    return node | ({"backing": None} if container in _CAN_HAVE_BACKING else {})
 
 
 def _export(qmp: Qmp) -> NbdClient:

@@ -23,7 +23,7 @@ from snf_image_host.sources.cache import ImageCache, Kept, open_cache
 from snf_image_host.sources.decoding import Decoding
 from snf_image_host.sources.disk_format import open_disk_format
 from snf_image_host.sources.image_signature import signed
-from snf_image_host.sources.local import LocalImage, file_state, open_local, refuse_changed
+from snf_image_host.sources.local import LocalImage, file_state, open_local, reading, refuse_changed
 from snf_image_host.sources.neighbours import Neighbours
 from snf_image_host.sources.program import ProgramSource
 from snf_image_host.sources.reading import ByteSource, Digesting, FileSource, Prefixed, drain, read_head
@@ -77,10 +77,13 @@ class _Opening:
         source = self._source
         fd = open_local(source, self._path, self._reporter)
         self._alive.callback(os.close, fd)
-        container = self._choose(os.pread(fd, HEAD_SIZE, 0))
+        with reading(source.shown):
+            head = os.pread(fd, HEAD_SIZE, 0)
+        container = self._choose(head)
         if container is Container.RAW and verifier.signature is None:
             size = os.lseek(fd, 0, os.SEEK_END)
-            check_header(fd, size, source.format, source.shown)
+            with reading(source.shown):
+                check_header(fd, size, source.format, source.shown)
             header = partition_header(source.format, size) if source.format.needs_partition_header else b""
             return LocalImage(fd, source.shown, header, size, verifier=verifier)
         state = file_state(fd)

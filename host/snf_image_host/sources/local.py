@@ -53,6 +53,18 @@ class LocalImage:
         pass  # what a file reads ends by itself
 
 
+@contextlib.contextmanager
+def reading(shown: str) -> Iterator[None]:
+    """A look at parts of an image: storage that fails is a :class:`NodeError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise NodeError(
+            f"the image {shown} cannot be read: {error.strerror}",
+            hint="look at the kernel's log: the storage of the image fails",
+        ) from None
+
+
 def open_local(source: ImageSource, path: str, reporter: Reporter) -> int:
     """A descriptor of a local image, locked against those who would write to it.
 

@@ -37,17 +37,26 @@ class StreamedImage:
         self._source = source
         self._needed = needed
         self._at_end = at_end
+        self._has_ended = False
 
     def extents(self) -> Iterator[Extent]:
         yield Extent(0, _ENDLESS if self.size is None else self.size, is_hole=False)
+        # Here, in the thread that read all else: programs end with the thread that started them, and one
+        # that resumed a transfer may have been started by it.
+        if not self._has_ended:
+            self._expect_end()
 
     def read_into(self, view: memoryview, offset: int) -> int:  # noqa: ARG002 - a stream has one place
-        return self._source.read_into(view)
+        count = self._source.read_into(view)
+        self._has_ended = count == 0
+        return count
+
+    def _expect_end(self) -> None:
+        """Also where the size is known, only the end shows that nothing else follows."""
+        if self.read_into(memoryview(bytearray(1)), 0):
+            raise ImageError(f"the image {self.shown} has more than the {self.size} bytes it is said to have")
 
     def check_whole(self, length: int, digests: Mapping[str, str]) -> None:
-        # Also where the size was known: only the end shows that nothing else follows.
-        if self._source.read_into(memoryview(bytearray(1))):
-            raise ImageError(f"the image {self.shown} has more than the {length} bytes it was said to have")
         if length == 0:
             raise ImageError(f"the image {self.shown} is empty")
         if length < self._needed:

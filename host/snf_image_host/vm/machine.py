@@ -268,6 +268,7 @@ class HelperVm:
             if state is None:
                 return False
             with state:
+                state.demand_build(self.image.build)
                 self._boot((), [PRELOAD_WORD], incoming=True)
                 state.verify()
                 self.qemu.restore(state.fd)

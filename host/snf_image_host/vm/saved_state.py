@@ -128,6 +128,11 @@ class OpenState:
         assert isinstance(event, Hello)  # noqa: S101 - find_state has checked it
         return event
 
+    def demand_build(self, build: str) -> None:
+        """:class:`StateError` if the saved helper is of another build, or speaks another contract."""
+        if (self.hello.contract_version, self.hello.build) != (CONTRACT_VERSION, build):
+            raise StateError("it is of another helper")
+
     def verify(self) -> None:
         """Wait for the digest; :class:`StateError` if it is not the recorded one."""
         self._thread.join()
@@ -239,12 +244,14 @@ class StateStore:
             os.unlink(path)
 
     def _remove_old(self) -> None:
+        """States of other keys but for the newest, and what others left that were killed at this work."""
         with contextlib.suppress(OSError):
-            names = [name for name in os.listdir(self._directory) if name.endswith(".state")]
-            paths = sorted((os.path.join(self._directory, name) for name in names), key=os.path.getmtime)
-            for path in paths[: -_KEPT - 1]:
-                os.unlink(f"{path.removesuffix('.state')}.json")
-                os.unlink(path)
+            paths = [os.path.join(self._directory, name) for name in os.listdir(self._directory)]
+            states = sorted((path for path in paths if path.endswith(".state")), key=os.path.getmtime)
+            old = {path.removesuffix(".state") for path in states[: -_KEPT - 1]}
+            for path in paths:
+                if path.endswith(".new") or os.path.splitext(path)[0] in old:
+                    self._unlink(path)
 
 
 def _open_private(path: str) -> int:

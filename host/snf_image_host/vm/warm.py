@@ -20,6 +20,7 @@ from snf_image_host.vm.accelerator import HelperFiles
 from snf_image_host.vm.commandline import UsedAccelerator
 from snf_image_host.vm.machine import HelperVm
 from snf_image_host.vm.qmp import QmpError
+from snf_image_host.vm.room import room_for_vm
 from snf_image_host.vm.saved_state import StateError, StateStore, store_of
 from snf_image_process import Deadline
 
@@ -47,6 +48,7 @@ def make_state(
             if not alive.enter_context(store.being_made()):
                 return None
             alive.callback(store.abandon)
+            alive.enter_context(room_for_vm(settings, reporter))
             vm.boot_to_be_saved()
             _save(vm, store, limit=(settings.memory + _DEVICES_MIB) * _MIB)
             return store.path

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from snf_image_contract.events import Awake
-from snf_image_contract.job import Job
+from snf_image_contract.job import CONTRACT_VERSION, Job
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError
 from snf_image_host.reporter import Reporter
-from snf_image_host.vm import Account, machine, saved_state
+from snf_image_host.vm import Account, machine, room, saved_state
 from snf_image_host.vm import warm as warm_module
 from snf_image_host.vm.saved_state import StateError, StateStore, store_of
 from snf_image_host.vm.warm import make_state, make_state_later
@@ -138,6 +138,19 @@ def other_hello(path: str) -> None:
     Path(record_of(path)).write_text(json.dumps(record | {"hello": '{"seq": 0, "kind": "awake"}\n'}))
 
 
+def other_contract(path: str) -> None:
+    record = json.loads(Path(record_of(path)).read_text())
+    other = record["hello"].replace(f'"contract_version": {CONTRACT_VERSION}', '"contract_version": 1')
+    assert other != record["hello"]
+    Path(record_of(path)).write_text(json.dumps(record | {"hello": other}))
+
+
+def other_build(path: str) -> None:
+    text = Path(record_of(path)).read_text()
+    assert "build-1" in text
+    Path(record_of(path)).write_text(text.replace("build-1", "build-3"))
+
+
 def link(path: str) -> None:
     os.rename(path, f"{path}.moved")
     os.symlink(f"{path}.moved", path)
@@ -152,6 +165,8 @@ def link(path: str) -> None:
         (share, "is not private to us"),
         (no_record, "its record cannot be read"),
         (other_hello, "its record holds no hello"),
+        (other_contract, "it is of another helper"),
+        (other_build, "it is of another helper"),
         (link, "Too many levels of symbolic links"),
     ],
 )
@@ -164,7 +179,7 @@ def test_a_state_that_is_wrong_is_given_up_with_one_warning(
     spoil(path)
     outcome = start_vm("good", warm=True).run_job(job, disks)
     assert not outcome.warm
-    (warning,) = recorder.warnings[:1]
+    (warning,) = recorder.warnings
     assert re.search(why, warning)
     assert "starts anew" in warning
     assert not os.path.exists(path)
@@ -194,6 +209,10 @@ def test_the_key_changes_with_everything_that_could_make_a_state_wrong(
         return store_of(dataclasses.replace(warm, **changed), first, "tcg").path
 
     keys = [key(), key(memory=600), key(cpus=2), key(qemu="/bin/true")]
+    qemu = tmp_path / "qemu"
+    for number in range(2):
+        qemu.write_text("another version" * (number + 1))
+        keys.append(key(qemu=str(qemu)))
     keys.append(store_of(warm, first, "kvm").path)
     keys.append(store_of(warm, dataclasses.replace(first, build="other"), "tcg").path)
     keys.append(store_of(warm, image("other words"), "tcg").path)
@@ -238,12 +257,30 @@ def test_only_one_makes_it_at_a_time(warm: HelperSettings, image: Any, reporter:
         assert make_state(warm, image("good"), reporter) is None
 
 
+def test_it_is_made_only_where_there_is_room(
+    warm: HelperSettings, image: Any, reporter: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-HLP-14: its VM takes as much memory as that of a deployment, and counts like one."""
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemAvailable: {(warm.memory + 191) * 1024} kB\n")
+    monkeypatch.setattr(room, "MEMINFO", str(meminfo))
+    monkeypatch.setattr(room, "_ALONE_SECONDS", 0.05)
+    with pytest.raises(NodeError, match="MiB of memory"):
+        make_state(warm, image("good"), reporter)
+    assert not store_of(warm, image("good"), "tcg").exists()
+    meminfo.write_text(f"MemAvailable: {(warm.memory + 192) * 1024} kB\n")
+    made(warm, image("good"), reporter)
+
+
 def test_states_of_other_settings_are_few(tmp_path: Path) -> None:
     for number in range(6):
         store = StateStore(str(tmp_path), f"key{number}")
         receive(store, b"x")
         store.commit(b'{"seq": 0, "kind": "hello", "contract_version": 2, "build": "b"}\n')
         os.utime(store.path, (number, number))
+        if number == 1:
+            os.unlink(record_of(store.path))  # whoever made another was killed between the two
+            (tmp_path / "key9.new").write_bytes(b"and somebody else earlier still")
     states = sorted(name for name in os.listdir(tmp_path) if name.endswith(".state"))
     assert states == ["key3.state", "key4.state", "key5.state"]
     assert len(os.listdir(tmp_path)) == 6
