@@ -19,6 +19,7 @@ _LATER: Final = (
     "yaml",
     "snf_image_helper.inspection",
     "snf_image_helper.linux.yaml_dumper",
+    "snf_image_helper.linux.yaml_loader",
     "snf_image_helper.ufs.writing",
 )
 """What a cold start leaves until it is needed."""

@@ -236,3 +236,21 @@ def test_a_home_at_the_root(guest_of: GuestOf) -> None:
     guest = guest_of({CONFIG: ""})
     add(guest, Account(name="root", uid=0, gid=0, home="/", shadowed=True))
     assert text(guest, "/.ssh/authorized_keys") == f"{KEY}\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "home"),
+    [
+        ("AuthorizedKeysFile %h/.ssh/authorized_keys", "/"),
+        ("", "//home/bob"),
+        ("AuthorizedKeysFile //keys/%u/authorized_keys", "/home/bob"),
+    ],
+)
+def test_a_path_that_begins_with_two_slashes(guest_of: GuestOf, config: str, home: str) -> None:
+    """R-TASK-KEY-2: the directory above "//" is "//" for POSIX, so that looking upwards has to end there."""
+    guest = guest_of({CONFIG: config})
+    account = Account(name="bob", uid=1234, gid=567, home=home, shadowed=True)
+    (file,) = key_files(guest, [account])
+    add_keys(guest, file, (KEY,))
+    assert text(guest, file.path) == f"{KEY}\n"
+    assert (mode(guest, file.path), owner(guest, file.path)) == (0o600, (1234, 567))

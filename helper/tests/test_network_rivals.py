@@ -98,13 +98,17 @@ def test_netplan_files(guest_of: GuestOf) -> None:
         "/etc/netplan/50-cloud-init.yaml": "network: {ethernets: {ens3: {dhcp4: true}}, bonds: {b0: {}}}\n",
         "/etc/netplan/60-wifi.yaml": "network: {wifis: {wlan0: {dhcp4: true}}}\n",
         "/etc/netplan/70-broken.yaml": "network: [",
+        "/etc/netplan/71-odd.yaml": "network: !!bool maybe\n",
+        # Python does not print a number of so many digits.
+        "/etc/netplan/72-number.yaml": f"network:\n  bonds: {{}}\n  ? 0x{'f' * 5000}\n  : {{}}\n",
         "/etc/netplan/README": "not read\n",
     }
     guest = configured(guest_of, tree)
     document = yaml.safe_load(trees.text(guest, "/etc/netplan/90-snf-image.yaml"))
     assert document["network"]["renderer"] == "NetworkManager"
     assert renamed(guest) == [
-        f"/etc/netplan/{name}.yaml" for name in ("00-installer", "50-cloud-init", "70-broken")
+        f"/etc/netplan/{name}.yaml"
+        for name in ("00-installer", "50-cloud-init", "70-broken", "71-odd", "72-number")
     ]
     assert any("50-cloud-init.yaml" in warning and "bonds" in warning for warning in trees.warnings(guest))
     assert trees.exists(guest, f"{WANTS}/NetworkManager.service")

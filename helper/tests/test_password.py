@@ -224,6 +224,14 @@ def test_a_password_in_passwd_would_count_instead(guest_of: GuestOf, passwd_fiel
         run(guest_of, {"/etc/passwd": f"root:{passwd_field}:0:0::/root:\n"}, users=("root",), password="x")
 
 
+def test_an_image_without_passwd(guest_of: GuestOf) -> None:
+    """R-TASK-PW-3: of the two files the password needs shadow only."""
+    asked = ChangePassword(users=("root",), password=Secret("new"))
+    guest = guest_of({"/etc/shadow": SHADOW}, change_password=asked)
+    change_password(guest)
+    assert verifies(guest, "root", "new")
+
+
 def test_an_expired_account_is_told(guest_of: GuestOf) -> None:
     """R-TASK-PW-3."""
     guest = run(guest_of, {"/etc/shadow": "root:x:1::::30:100:\n"}, users=("root",), password="x")
@@ -347,6 +355,25 @@ def test_root_gets_its_keys_from_cloud_init(guest_of: GuestOf) -> None:
     """R-TASK-PW-7: cloud-init would else put a refusal in front of root's keys."""
     guest = run(guest_of, NEW, cloud_init=True, users=("root",), keys=(KEY,))
     assert cloud_config(guest) == {"disable_root": False}
+
+
+def test_the_first_cloud_init_that_is_told_of_hashes(guest_of: GuestOf) -> None:
+    """R-TASK-PW-7: 22.2 itself knows them; what is made is SHA-512, whatever was asked for."""
+    tree = {**CLOUD, "/usr/lib/python3/dist-packages/cloudinit/version.py": '__VERSION__ = "22.2"\n'}
+    guest = run(guest_of, tree, cloud_init=True, users=("root",), password="x", method="sha256")
+    (user,) = cloud_config(guest)["chpasswd"]["users"]
+    assert (user["type"], user["password"][:3]) == ("hash", "$6$")
+    assert warnings(guest) == ["with cloud-init the password is hashed by sha512, not sha256"]
+
+
+@pytest.mark.parametrize("broken", ["system_info: !!bool maybe\n", "system_info: [\n", "- a list\n"])
+def test_a_configuration_of_cloud_init_that_nobody_can_read(guest_of: GuestOf, broken: str) -> None:
+    """R-TASK-PW-7: only the name of the default user is missed, which is told."""
+    tree = {**NEW, "/etc/cloud/cloud.cfg": broken}
+    guest = run(guest_of, tree, cloud_init=True, users=("root",), keys=(KEY,))
+    (warning,) = warnings(guest)
+    assert warning.startswith("default user of cloud-init not found: /etc/cloud/cloud.cfg: not ")
+    assert KEY in text(guest, META_DATA)
 
 
 def test_without_cloud_init_in_the_image(guest_of: GuestOf) -> None:

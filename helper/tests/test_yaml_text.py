@@ -11,6 +11,12 @@ def test_a_mapping_is_read() -> None:
     assert yaml_text.load_mapping(b"", "/x") == {}
 
 
+def _doubled_by_merging(levels: int) -> bytes:
+    """Mappings that each merge the one before twice: the last has 2 to the ``levels`` pairs."""
+    lines = ["a0: &a0 {k: v}", *(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}" for i in range(1, levels))]
+    return "\n".join(lines).encode("ascii")
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -19,6 +25,7 @@ def test_a_mapping_is_read() -> None:
         (b"a: 1\n" * 30_000, "larger than 131072 bytes"),
         (b"- a\n", "not a YAML mapping"),
         (b"\x00", "not valid YAML"),
+        (_doubled_by_merging(16), "not valid YAML"),
     ],
 )
 def test_what_would_take_minutes_is_no_configuration(data: bytes, words: str) -> None:
@@ -30,3 +37,12 @@ def test_what_would_take_minutes_is_no_configuration(data: bytes, words: str) ->
 def test_many_brackets_beside_each_other_are_fine() -> None:
     data = b"a: [" + b"[], " * 1000 + b"]"
     assert yaml_text.load_mapping(data, "/x") == {"a": [[]] * 1000}
+
+
+@pytest.mark.parametrize(
+    "value", ["!!int ''", "!!int '+'", "!!float ''", "!!bool maybe", "!!timestamp today"]
+)
+def test_a_value_that_is_not_of_its_type(value: str) -> None:
+    """R-TASK-10: whatever the parser raises, the image's file is at fault and is named."""
+    with pytest.raises(ImageError, match=r"^/x: not valid YAML"):
+        yaml_text.load_mapping(f"a: {value}\n".encode(), "/x")

@@ -25,6 +25,7 @@ from snf_image_host.reporter import Reporter
 COMMAND: Final = "command"
 """The file that does the same again, as a shell script; files with secrets must still be there."""
 _OURS: Final = (COMMAND, "job.json")
+_MAKE_ROOM: Final = "make room there, or set TMPDIR to another directory"
 
 
 @contextlib.contextmanager
@@ -71,12 +72,15 @@ def _make_directory(parent: str | None) -> str:
         return tempfile.mkdtemp(prefix="snf-image-", dir=parent)
     except OSError as error:
         raise NodeError(
-            f"no temporary directory can be made in {parent}: {error.strerror}",
-            hint="make room there, or set TMPDIR to another directory",
+            f"no temporary directory can be made in {parent}: {error.strerror}", hint=_MAKE_ROOM
         ) from None
 
 
 def _write(directory: str, name: str, text: str) -> None:
     path = os.path.join(directory, name)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text + "\n")
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            # Names of files come back as the bytes that they are.
+            file.write(os.fsencode(text + "\n"))
+    except OSError as error:
+        raise NodeError(f"{path} cannot be written: {error.strerror}", hint=_MAKE_ROOM) from None

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -428,6 +429,33 @@ def test_no_room_for_evidence_is_the_nodes_fault(
     with pytest.raises(NodeError, match="no temporary directory can be made in /nonexistent") as error:
         run(asked, story)
     assert "TMPDIR" in error.value.hint
+
+
+def test_evidence_that_cannot_be_written_is_the_nodes_fault(
+    story: Story, asked: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D-16: status 5 and not a bug of ours, before anything is written."""
+    directory = tmp_path / "evidence" / "taken"
+    directory.mkdir()
+    (directory / "job.json").touch()
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: str(directory))
+    with pytest.raises(NodeError, match=r"job\.json cannot be written: ") as error:
+        run(asked, story)
+    assert "TMPDIR" in error.value.hint
+    assert "<copy>" not in story.steps
+
+
+def test_the_command_may_name_files_in_any_bytes(
+    story: Story, asked: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D-5, D-9: names of files need not be UTF-8, and what is kept has them as they are."""
+    monkeypatch.setattr(sys, "argv", ["/bin/echo", os.fsdecode(b"caf\xe9.raw")])
+    story.fail["job"] = HelperError("no")
+    with pytest.raises(HelperError):
+        run(asked, story)
+    (kept,) = evidence(tmp_path)
+    answer = snf_image_process.run(["sh", str(kept / "command")], timeout=10)
+    assert answer.stdout == b"caf\xe9.raw\n"
 
 
 def test_an_inspection_attaches_disks_and_asks(story: Story, asked: Deployment) -> None:

@@ -46,13 +46,16 @@ def load_mapping(data: bytes, path: str) -> dict[str, object]:
     """
     import yaml  # noqa: PLC0415 - as in dump
 
+    from snf_image_helper.linux.yaml_loader import Loader  # noqa: PLC0415 - as in dump
+
     if len(data) > MAX_DOCUMENT:
         raise ImageError(f"{path}: larger than {MAX_DOCUMENT} bytes")
     if max(itertools.accumulate(map(_BRACKETS.get, data, itertools.repeat(0))), default=0) > _MAX_BRACKETS:
         raise ImageError(f"{path}: nested too deeply")
     try:
-        document = yaml.safe_load(data)
-    except (yaml.YAMLError, RecursionError, ValueError):
+        document = yaml.load(data, Loader=Loader)  # noqa: S506 - plain values only, as safe_load
+    # The last two: what PyYAML makes of an empty !!int, of !!bool and !!timestamp that are none.
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError):
         raise ImageError(f"{path}: not valid YAML") from None
     if document is None:
         return {}

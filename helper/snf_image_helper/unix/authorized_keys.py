@@ -91,7 +91,7 @@ def _demand_own_links(guest: Guest, file: KeyFile) -> None:
 def _demand_directories(guest: Guest, file: KeyFile) -> None:
     """Whatever stands on the way is a directory: told before anything is written."""
     directory = file.path
-    while (directory := posixpath.dirname(directory)) != "/":
+    while (directory := posixpath.dirname(directory)).strip("/"):  # "//" is its own parent
         if guest.root.exists(directory) and not guest.root.is_dir(directory):
             raise ImageError(f"{directory}: is not a directory")
 

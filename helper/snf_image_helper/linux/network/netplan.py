@@ -78,7 +78,7 @@ def current_renderer(guest: Guest) -> str:
     return chosen[max(chosen)] if chosen else "networkd"
 
 
-def _network(guest: Guest, path: str) -> dict[object, object]:
+def _network(guest: Guest, path: str) -> dict[str, object]:
     """What a file says below ``network``; nothing if it cannot be read as netplan's."""
     if not guest.root.is_file(path):
         return {}
@@ -86,7 +86,9 @@ def _network(guest: Guest, path: str) -> dict[object, object]:
         network = yaml_text.load_mapping(guest.root.read(path), path).get("network")
     except ImageError:
         return {}
-    return network if isinstance(network, dict) else {}
+    if not isinstance(network, dict) or not all(isinstance(key, str) for key in network):
+        return {}
+    return network
 
 
 def move_rivals(guest: Guest) -> None:
@@ -96,7 +98,7 @@ def move_rivals(guest: Guest) -> None:
         if not name.endswith(".yaml") or path == FILE:
             continue
         network = _network(guest, path)
-        others = sorted(str(key) for key in network if key not in ("version", "renderer", "ethernets"))
+        others = sorted(key for key in network if key not in ("version", "renderer", "ethernets"))
         if "ethernets" not in network and others:
             continue
         moved = move_aside(guest, path)
