@@ -11,6 +11,16 @@ def test_a_mapping_is_read() -> None:
     assert yaml_text.load_mapping(b"", "/x") == {}
 
 
+def test_merge_keys_are_read() -> None:
+    """Some configuration of cloud-init has them."""
+    data = b"base: &base {a: 1, b: 2}\nother: {<<: *base, b: 3}\nmore: {<<: [*base, {c: 4}]}\n"
+    assert yaml_text.load_mapping(data, "/x") == {
+        "base": {"a": 1, "b": 2},
+        "other": {"a": 1, "b": 3},
+        "more": {"a": 1, "b": 2, "c": 4},
+    }
+
+
 def _doubled_by_merging(levels: int) -> bytes:
     """Mappings that each merge the one before twice: the last has 2 to the ``levels`` pairs."""
     lines = ["a0: &a0 {k: v}", *(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}" for i in range(1, levels))]
@@ -26,6 +36,8 @@ def _doubled_by_merging(levels: int) -> bytes:
         (b"- a\n", "not a YAML mapping"),
         (b"\x00", "not valid YAML"),
         (_doubled_by_merging(16), "not valid YAML"),
+        (b"a: &a {<<: *a}\n", "not valid YAML"),
+        (b"a: &a {" + b"x: 1, " * 2000 + b"}\nb: {<<: [" + b"*a, " * 20_000 + b"]}", "not valid YAML"),
     ],
 )
 def test_what_would_take_minutes_is_no_configuration(data: bytes, words: str) -> None:
