@@ -345,7 +345,7 @@ def test_no_core_file_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_loads_nothing_it_does_not_need() -> None:
     """It answers at once."""
     program = (
-        "import sys; from snf_image_host.cli import main; main(['deploy', '--help']);"
+        "import sys; from snf_image_host.cli.main import main; main(['deploy', '--help']);"
         "heavy = {'difflib', 'snf_image_host.deploy', 'snf_image_host.plan', 'snf_image_host.doctor',"
         " 'asyncio', 'importlib.metadata._adapters', 'subprocess', 'ssl', 'hashlib'};"
         "sys.exit(' '.join(heavy & set(sys.modules)) or None)"
@@ -391,7 +391,7 @@ def deploy(deployment, reporter):
 
 snf_image_host.configuration.files.MAIN_FILES = ()
 snf_image_host.deploy.deploy = deploy
-from snf_image_host.cli import main
+from snf_image_host.cli.main import main
 sys.exit(main(["deploy", "image.raw", "/disk.raw", "--progress", "none"]))
 """
 
@@ -472,3 +472,24 @@ def test_what_ends_before_the_disk_is_handed_over_leaves_it_as_it_was(
     monkeypatch.setattr(snf_image_host.deploy, "customize", customize)
     assert main(["customize", "/disk.raw", "--progress", "none"]) == 143
     assert capsys.readouterr().err == "snf-image: ended by SIGTERM\n"
+
+
+_INTERRUPTED_IMPORT = """
+import os, signal, sys
+from snf_image_host.cli import start
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "snf_image_host.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+start()
+"""
+
+
+def test_ctrl_c_while_python_still_imports(tmp_path: Path) -> None:
+    """D-16, R-HLP-13: no traceback, and the status of a program that was interrupted."""
+    ended = run([sys.executable, "-c", _INTERRUPTED_IMPORT], timeout=30, accept=(-signal.SIGINT,))
+    assert ended.stdout == b""
+    assert ended.stderr == b""

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from snf_image_host.cli.main import main
+from snf_image_host.cli import start
 
-sys.exit(main())
+sys.exit(start())
