@@ -10,21 +10,41 @@ import pytest
 
 from snf_image_process import run
 from snf_image_vmtests import places
-from snf_image_vmtests.fixture_images import FixtureImage
+from snf_image_vmtests.fixture_images import load_fixture
 
 
 @pytest.mark.requires("qemu", "fixtures", "helper-image", "snf-image")
 @pytest.mark.timeout(400, method="signal")
-def test_the_documented_example_is_deployed_and_reported(alpine: FixtureImage, tmp_path: object) -> None:
+@pytest.mark.parametrize(
+    ("fixture", "family", "changes", "cell"),
+    [
+        ("alpine-mbr-ext4", "alpine", {}, "fqdn-password-swapdisk-static-slaac"),
+        (
+            "freebsd-gpt-ufs2",
+            "freebsd",
+            {
+                "root_partition: 1": "root_partition: 3",
+                "network_file: /etc/network/interfaces\n": "",
+                "uid: 1000": "uid: 1001",
+            },
+            "fqdn-password-keys-static",
+        ),
+    ],
+)
+def test_the_documented_example_is_deployed_and_reported(
+    fixture: str, family: str, changes: dict[str, str], cell: str, tmp_path: object
+) -> None:
+    image = load_fixture(fixture)
     directory = str(tmp_path)
     with open(os.path.join(places.CHECKOUT, "docs", "vmtests.md"), encoding="utf-8") as file:
         (text,) = re.findall(r"^```yaml\n(# my-image\.yaml\n.*?)^```$", file.read(), re.MULTILINE | re.DOTALL)
     assert len(text.splitlines()) <= 10
-    text = text.replace("family: debian", "family: alpine")
+    for old, new in {"family: debian": f"family: {family}", **changes}.items():
+        assert old in text
+        text = text.replace(old, new)
     with open(os.path.join(directory, "my-image.yaml"), "w", encoding="utf-8") as file:
         file.write(text)
-    os.symlink(alpine.path, os.path.join(directory, "my-image.raw"))
-    cell = "fqdn-password-swapdisk-static-slaac"
+    os.symlink(image.path, os.path.join(directory, "my-image.raw"))
     argv = [
         places.command("pytest"), "--image-matrix", "my-image.yaml", "--image-report", "my-report",
         "-p", "no:cacheprovider", "-n", "0", "-k", cell,
@@ -39,5 +59,5 @@ def test_the_documented_example_is_deployed_and_reported(alpine: FixtureImage, t
     assert outcomes.pop(cell) == "passed"
     assert set(outcomes.values()) == {"not run"}
     (row,) = [row for row in report["cells"] if row["id"] == cell]
-    assert row["family"] == "alpine"
+    assert row["family"] == family
     assert {"receipt.json", "deploy.log", "helper-events.jsonl"} <= set(os.listdir(row["evidence"]))

@@ -84,6 +84,11 @@ class PartitionFacts:
         return self.start * _SECTORS if self.first_sector is None else self.first_sector
 
     @property
+    def offset(self) -> int:
+        """In bytes, of the disk."""
+        return self.start_sector * 512
+
+    @property
     def sector_count(self) -> int:
         return self.size * _SECTORS if self.sectors is None else self.sectors
 

@@ -25,14 +25,20 @@ FAMILIES: Final = {
     "alpine": Setting(path="/etc/hostname"),
     "gentoo": Setting(path="/etc/conf.d/hostname", key="hostname"),
     "slackware": Setting(path="/etc/HOSTNAME"),
+    "freebsd": Setting(path="/etc/rc.conf", key="hostname"),
     "windows": Setting(path="/unattend.xml"),
     "windows-legacy": Setting(path="/sysprep/sysprep.inf"),
 }
 """Where each family keeps its name, unless the description says something else."""
-_KERNEL_NAMES: Final = dict.fromkeys(FAMILIES, False) | {"alpine": True, "slackware": True}
+_NETWORK_FILES: Final = {"freebsd": "/etc/rc.conf"}
+_KERNEL_NAMES: Final = dict.fromkeys(FAMILIES, False) | dict.fromkeys(
+    ("alpine", "slackware", "freebsd"), True
+)
 """Families whose interfaces are called as the kernel calls them, unless the description says otherwise."""
 _CHECKED: Final = ("ext2", "ext3", "ext4", "xfs", "btrfs", "ntfs", "vfat")
 """File systems whose checker the inspection VM has."""
+_UFS: Final = {"1": "ufs1", "2": "ufs2"}
+"""Those that the fixtures' reader judges, by the version that blkid tells."""
 _CONTAINERS: Final = ("5", "f", "85")
 _ROOM_MIB: Final = 256
 _MIB: Final = 1024 * 1024
@@ -119,7 +125,7 @@ def describe(description: Description, where: str) -> FixtureImage:
         grows=description.grows,
         accounts=description.accounts,
         hostname=description.hostname or FAMILIES[description.family],
-        network_file=description.network_file,
+        network_file=description.network_file or _NETWORK_FILES.get(description.family),
         kernel_names=_KERNEL_NAMES[description.family] if told is None else told,
         own_swap=description.own_swap,
     )
@@ -133,6 +139,8 @@ def standard_cells(description: Description, image: FixtureImage) -> list[dict[s
     lacks: dict[str, tuple[str, ...]] = {} if description.cloud_init else {"cloud": ("yes",)}
     if description.family.startswith("windows"):
         lacks |= matrix_model.NOT_WINDOWS
+    elif description.family == "freebsd":
+        lacks |= matrix_model.NOT_BSD
     elif number is None:
         lacks |= {"swap": ("partition",)}
     legacy = description.family == "windows-legacy"
@@ -186,9 +194,11 @@ def _partition(path: str, table: dict[str, Any], index: int, mounts: dict[int, s
 
 
 def _filesystem(path: str, offset: int, size: int) -> str | None:
-    argv = ["blkid", "-p", "-O", str(offset), "-S", str(size), "-o", "value", "-s", "TYPE", path]
-    kind = run(argv, timeout=60, accept=(0, 2)).text.strip()
-    return kind if kind in _CHECKED else None
+    argv = ["blkid", "-p", "-O", str(offset), "-S", str(size), "-o", "export", path]
+    told = run(argv, timeout=60, accept=(0, 2)).text.splitlines()
+    tags = dict(line.split("=", 1) for line in told if "=" in line)
+    kind = tags.get("TYPE")
+    return _UFS.get(tags.get("VERSION", "")) if kind == "ufs" else kind if kind in _CHECKED else None
 
 
 def _sha256(path: str) -> str:

@@ -80,7 +80,7 @@ def _archive(fixture: FixtureImage, path: str, disk: InspectedDisk) -> contextli
     """An archive of the tree: of UFS by the fixtures' reader, of others by the inspection VM."""
     if not fixture.facts.root_filesystem.startswith("ufs"):
         return disk.archive(fixture.mounts())
-    offsets = {part.mount: part.start * MIB for part in fixture.partitions if part.mount is not None}
+    offsets = {part.mount: part.offset for part in fixture.partitions if part.mount is not None}
     return ufs_look.archive(path, offsets)
 
 
@@ -139,8 +139,8 @@ def prove_filesystems(deployed: Deployed, disk: InspectedDisk) -> None:
             windows_proofs.prove_size(deployed, partition, ntfs_size, known.sector_count)
             continue
         if known.filesystem.startswith("ufs"):
-            ufs_look.check(deployed.disk, known.start * MIB)
-            size, remainder = ufs_look.size(deployed.disk, known.start * MIB)
+            ufs_look.check(deployed.disk, known.offset)
+            size, remainder = ufs_look.size(deployed.disk, known.offset)
             # OpenBSD uses whole cylinders only.
             remainder += _CYLINDER if known.inside else 0
         else:

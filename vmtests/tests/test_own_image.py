@@ -141,3 +141,21 @@ def test_who_calls_interfaces_as_the_kernel_does(
     matrix = own_image.load(_describe(tmp_path, text))
     assert matrix.image is not None
     assert matrix.image.facts.kernel_names is expected
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_an_image_of_freebsd_is_asked_for_what_can_be_proved_of_it(tmp_path: object, version: str) -> None:
+    path = os.path.join(str(tmp_path), "my-image.raw")
+    with open(path, "x+b") as file:
+        file.truncate(64 * MIB)
+        run(["sfdisk", "--quiet", path], timeout=60, stdin=b"label: gpt\nstart=4096\n")
+        file.seek(4096 * 512 + (65536 if version == "2" else 8192) + 1372)
+        file.write({"1": 0x011954, "2": 0x19540119}[version].to_bytes(4, "little"))
+    text = "image: my-image.raw\nfamily: freebsd\nroot_partition: 1\n"
+    matrix = own_image.load(_describe(tmp_path, text))
+    assert matrix.image is not None
+    assert matrix.image.facts.root_filesystem == f"ufs{version}"
+    assert matrix.image.facts.network_file == "/etc/rc.conf"
+    assert matrix.image.root().offset == 2097152
+    assert {cell.credential for cell in matrix.cells} == {"none", "password", "hash", "keys", "password+keys"}
+    assert {cell.swap for cell in matrix.cells} == {None}
