@@ -34,6 +34,8 @@ from snf_image_host.receipt import Receipt
 from snf_image_host.reporter import Failure, HelperSaid, Reporter, StageStarted
 from snf_image_process import PIPE, Running, run, start
 
+pytestmark = pytest.mark.usefixtures("heeded_signals")
+
 COMMAND = [sys.executable, "-m", "snf_image_host.cli"]
 
 

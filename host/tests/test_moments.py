@@ -11,6 +11,8 @@ import pytest
 from snf_image_host.cli.interruption import Interrupted, interruptible
 from snf_image_host.moments import uninterrupted
 
+pytestmark = pytest.mark.usefixtures("heeded_signals")
+
 
 def interrupted(work: Callable[[], None]) -> Interrupted:
     """What becomes of work during which a signal arrives."""

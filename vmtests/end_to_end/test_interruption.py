@@ -14,6 +14,7 @@ from snf_image_vmtests.fixture_images import FixtureImage, load_fixture
 pytestmark = [
     pytest.mark.requires("qemu", "fixtures", "helper-image", "snf-image"),
     pytest.mark.timeout(300, method="signal"),
+    pytest.mark.usefixtures("heeded_signals"),
 ]
 COPYING = r'"event": "copy-progress"'
 BOOTING = r'"event": "stage-start", "stage": "helper-start"'
