@@ -16,7 +16,7 @@ from snf_image_vmtests.fixture_images import load_fixture
 @pytest.mark.requires("qemu", "fixtures", "helper-image", "snf-image")
 @pytest.mark.timeout(400, method="signal")
 @pytest.mark.parametrize(
-    ("fixture", "family", "changes", "cell"),
+    ("fixture", "family", "changes", "wanted"),
     [
         ("alpine-mbr-ext4", "alpine", {}, "fqdn-password-swapdisk-static-slaac"),
         (
@@ -32,7 +32,7 @@ from snf_image_vmtests.fixture_images import load_fixture
     ],
 )
 def test_the_documented_example_is_deployed_and_reported(
-    fixture: str, family: str, changes: dict[str, str], cell: str, tmp_path: object
+    fixture: str, family: str, changes: dict[str, str], wanted: str, tmp_path: object
 ) -> None:
     image = load_fixture(fixture)
     directory = str(tmp_path)
@@ -47,7 +47,7 @@ def test_the_documented_example_is_deployed_and_reported(
     os.symlink(image.path, os.path.join(directory, "my-image.raw"))
     argv = [
         places.command("pytest"), "--image-matrix", "my-image.yaml", "--image-report", "my-report",
-        "-p", "no:cacheprovider", "-n", "0", "-k", cell,
+        "-p", "no:cacheprovider", "-n", "0", "-k", wanted,
     ]  # fmt: skip
     environment = {"HOME": directory, "SNF_IMAGE_BUILD": places.build_directory()}
     done = run(argv, timeout=300, cwd=directory, env=environment, accept=(0, 1))
@@ -56,8 +56,8 @@ def test_the_documented_example_is_deployed_and_reported(
     with open(os.path.join(directory, "my-report", "report.json"), encoding="utf-8") as file:
         report = json.load(file)
     outcomes = {row["id"]: row["outcome"] for row in report["cells"]}
-    assert outcomes.pop(cell) == "passed"
+    assert outcomes.pop(wanted) == "passed"
     assert set(outcomes.values()) == {"not run"}
-    (row,) = [row for row in report["cells"] if row["id"] == cell]
+    (row,) = [row for row in report["cells"] if row["id"] == wanted]
     assert row["family"] == family
     assert {"receipt.json", "deploy.log", "helper-events.jsonl"} <= set(os.listdir(row["evidence"]))
