@@ -12,6 +12,8 @@ from snf_image_contract.job import JobDisk, disk_serial
 from snf_image_helper.errors import TaskError
 
 SYS_BLOCK: Final = "/sys/block"
+BLKRRPART: Final = 0x125F
+"""Of linux/fs.h: have the kernel read a disk's partitions anew."""
 _SECTOR: Final = 512
 _POLL_SECONDS: Final = 0.02
 
@@ -74,10 +76,10 @@ def demand_unused(device: str) -> None:
     os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
 
 
-def attribute(name: str, attribute: str) -> str:
+def attribute(name: str, which: str) -> str:
     """What the kernel says of the block device ``name``; empty if it says nothing."""
     try:
-        with open(f"{SYS_BLOCK}/{name}/{attribute}", encoding="ascii", errors="replace") as stream:
+        with open(f"{SYS_BLOCK}/{name}/{which}", encoding="ascii", errors="replace") as stream:
             return stream.read(256).strip()
     except OSError:
         return ""

@@ -11,11 +11,10 @@ import os
 from typing import Final
 
 from snf_image_contract.job import PARAMETER_SERIAL, disk_serial
-from snf_image_helper.disks import SYS_BLOCK, attribute, by_serial
+from snf_image_helper.disks import BLKRRPART, SYS_BLOCK, attribute, by_serial
 from snf_image_helper.errors import TaskError
 
 DRIVER: Final = "/sys/bus/virtio/drivers/virtio_blk"
-_BLKRRPART: Final = 0x125F
 
 
 class Slots:
@@ -41,7 +40,7 @@ class Slots:
             return
         fd = os.open(f"/dev/{self._disk}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fcntl.ioctl(fd, _BLKRRPART)
+            fcntl.ioctl(fd, BLKRRPART)
         finally:
             os.close(fd)
 

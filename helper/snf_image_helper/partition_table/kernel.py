@@ -11,11 +11,10 @@ import stat
 import time
 from typing import Final
 
-from snf_image_helper.disks import SYS_BLOCK, Disk
+from snf_image_helper.disks import BLKRRPART, SYS_BLOCK, Disk
 from snf_image_helper.errors import ImageError
 from snf_image_helper.partition_table.table import SECTOR, Partition, Table
 
-_BLKRRPART: Final = 0x125F
 _BLKPG: Final = 0x1269
 _BLKPG_ADD: Final = 1
 _BLKPG_DELETE: Final = 2
@@ -48,7 +47,7 @@ def reread(disk: Disk, table: Table, timeout: float = 10) -> None:
             return
         # Busy: something holds a partition open; then each one is told to the kernel by itself.
         with contextlib.suppress(OSError):
-            fcntl.ioctl(fd, _BLKRRPART)
+            fcntl.ioctl(fd, BLKRRPART)
     finally:
         os.close(fd)
     for partition in table.partitions:
