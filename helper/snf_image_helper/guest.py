@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from snf_image_contract.job import Job
@@ -23,6 +24,7 @@ class Guest:
     ``root_partition``: number of the one that is mounted as root; 0 if only a tree is looked at.
     ``target``: the directory of this VM where the tree is mounted, for programs of the operator; tasks use
     ``root``. ``host_keys``: see :data:`~snf_image_helper.from_host.HostKeySource`.
+    ``before_unmount``: what UmountImage does first, for tasks that answer for what later ones write.
     """
 
     root: Root
@@ -34,6 +36,7 @@ class Guest:
     root_partition: int = 0
     target: str = ""
     host_keys: HostKeySource = no_host_keys
+    before_unmount: list[Callable[[], None]] = dataclasses.field(default_factory=list)
 
     def warn(self, message: str) -> None:
         self.report.warn(message)

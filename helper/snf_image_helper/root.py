@@ -14,10 +14,11 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterator
-from typing import Final, NoReturn
+from typing import Final
 
 from snf_image_contract.events import Change, ChangeKind
 from snf_image_helper import ntfs_security, replacing
+from snf_image_helper.blame import ABSENT, blame, blaming, demand_regular
 from snf_image_helper.errors import ImageError
 from snf_image_helper.openat2 import open_in_root
 from snf_image_helper.replacing import Attributes
@@ -26,17 +27,6 @@ MAX_CONFIG_FILE: Final = 16 * 1024 * 1024
 MAX_ENTRIES: Final = 100_000
 """Names in one directory that are listed at most."""
 MAX_LINKS: Final = 40
-_ABSENT: Final = (errno.ENOENT, errno.ENOTDIR)
-# Never an image's fault: the descriptor, the memory or the kernel of the helper.
-_OURS: Final = (errno.EBADF, errno.EFAULT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSYS)
-_MEANINGS: Final = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "the file system is full"),
-    **dict.fromkeys((errno.EUCLEAN, errno.EBADMSG, errno.EIO), "the file system is damaged"),
-    **dict.fromkeys(_ABSENT, "the directory it belongs in does not exist"),
-    errno.ELOOP: "too many links",
-    # Mounted for writing, it is so by its fstab, or because the kernel found damage.
-    errno.EROFS: "the file system is read-only, or became so because it is damaged",
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,6 +70,12 @@ class Root:
         self._record_change = record
         self._warn = warn
         self._rewrite_in_place = rewrite_in_place
+        self._touched: dict[str, None] = {}
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """Paths of what was made or changed so far, links resolved; some may be gone again."""
+        return tuple(self._touched)
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -120,7 +116,7 @@ class Root:
 
     def readlink(self, path: str) -> str:
         """What the link ``path`` says; :class:`ImageError` if it is no link."""
-        with self._parent(path) as (parent, name), self._blaming(path):
+        with self._parent(path) as (parent, name), blaming(path):
             return os.readlink(name, dir_fd=parent)
 
     def links(self, path: str) -> tuple[LinkOnPath, ...]:
@@ -166,6 +162,16 @@ class Root:
         with self.open_file(path) as fd:
             return replacing.read_at_most(fd, size)
 
+    def extended_attribute(self, path: str, name: str) -> bytes | None:
+        """An extended attribute of ``path`` itself; None if it has none of that name."""
+        try:
+            with self._open(path, os.O_PATH | os.O_NOFOLLOW) as fd:
+                return os.getxattr(_of_itself(fd), name)
+        except OSError as error:
+            if error.errno in (errno.ENODATA, errno.ENOTSUP):
+                return None
+            blame(path, error)
+
     @contextlib.contextmanager
     def open_directory(self, path: str) -> Iterator[int]:
         """A descriptor of a directory, for programs that need a mount point (``/proc/self/fd/N``)."""
@@ -185,10 +191,10 @@ class Root:
         the link stays. Unchanged contents are not written, except with ``force``.
         """
         stated = Attributes(mode, uid, gid)
-        with self._final(path) as place, self._blaming(path):
+        with self._final(path) as place, blaming(path):
             old = place.status
             if old is not None:
-                _demand_regular(path, old)
+                demand_regular(path, old)
                 if not force and replacing.holds(place.parent, place.name, data):
                     return
             if old is not None and self._must_rewrite(path, place.parent, place.name, old):
@@ -212,7 +218,7 @@ class Root:
         if not self.is_dir(current):
             raise ImageError(f"{current}: is not a directory")
         for directory in reversed(missing):
-            with self._final(directory) as place, self._blaming(directory):
+            with self._final(directory) as place, blaming(directory):
                 replacing.make_directory(place.parent, place.name, Attributes(mode, uid, gid))
                 self._record_at(directory, place, "directory")
 
@@ -220,7 +226,7 @@ class Root:
         """Remove a file or link (the link itself); False if there was none."""
         if self.lstat(path) is None:
             return False
-        with self._parent(path) as (parent, name), self._blaming(path):
+        with self._parent(path) as (parent, name), blaming(path):
             os.unlink(name, dir_fd=parent)
             self._record_at(path, _Place(parent, name, None), "removed")
         return True
@@ -232,7 +238,7 @@ class Root:
             return False
         if not stat.S_ISDIR(status.st_mode):
             return self.remove(path)
-        with self._parent(path) as (parent, name), self._blaming(path):
+        with self._parent(path) as (parent, name), blaming(path):
             replacing.remove_directory(parent, name)
             self._record_at(path, _Place(parent, name, None), "removed", "directory")
         return True
@@ -242,13 +248,13 @@ class Root:
         with self._parent(old) as (old_parent, old_name), self._parent(new) as (new_parent, new_name):
             if self.lstat(new) is not None:
                 raise ImageError(f"{new}: exists already")
-            with self._blaming(old):
+            with blaming(old):
                 os.rename(old_name, new_name, src_dir_fd=old_parent, dst_dir_fd=new_parent)
                 self._record_at(old, _Place(old_parent, old_name, None), "renamed", f"to {new}")
 
     def symlink(self, target: str, path: str) -> None:
         """Make ``path`` a link that says ``target``; it must not exist, except as that very link."""
-        with self._parent(path) as (parent, name), self._blaming(path):
+        with self._parent(path) as (parent, name), blaming(path):
             status = self.lstat(path)
             if status is not None:
                 if stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=parent) == target:
@@ -261,7 +267,7 @@ class Root:
         self, path: str, *, mode: int | None = None, uid: int | None = None, gid: int | None = None
     ) -> None:
         """Change mode and owner of what ``path`` leads to; a FIFO or device is refused."""
-        with self._final(path) as place, self._blaming(path):
+        with self._final(path) as place, blaming(path):
             old = place.status
             if old is None or not (stat.S_ISREG(old.st_mode) or stat.S_ISDIR(old.st_mode)):
                 raise ImageError(f"{path}: neither a regular file nor a directory")
@@ -275,6 +281,17 @@ class Root:
                 replacing.set_attributes(fd, wanted)
             self._record_at(path, place, "attributes")
 
+    def set_extended_attribute(self, path: str, name: str, value: bytes, detail: str = "") -> None:
+        """Give ``path`` itself, whatever it is, an extended attribute; nothing where none can be."""
+        with blaming(path), self._open(path, os.O_PATH | os.O_NOFOLLOW) as fd:
+            try:
+                os.setxattr(_of_itself(fd), name, value)
+            except OSError as error:
+                if error.errno != errno.ENOTSUP:
+                    raise
+                return
+        self._record_change(Change(path=path, change="attributes", detail=detail or name))
+
     # -- inside -----------------------------------------------------------------------------------
 
     def _record_at(self, path: str, place: _Place, change: ChangeKind, detail: str = "") -> None:
@@ -283,6 +300,8 @@ class Root:
         if real != posixpath.normpath(path):
             detail = f"{detail}, asked for as {path}".removeprefix(", ")
         self._record_change(Change(path=real, change=change, detail=detail))
+        if change not in ("removed", "renamed"):
+            self._touched[real] = None
 
     def _real_path(self, place: _Place, path: str) -> str:
         try:
@@ -294,16 +313,8 @@ class Root:
         return path if relative.startswith("..") else posixpath.normpath(f"/{relative}/{place.name}")
 
     @contextlib.contextmanager
-    def _blaming(self, path: str) -> Iterator[None]:
-        """Turn errors of the kernel about ``path`` into errors about the image."""
-        try:
-            yield
-        except OSError as error:
-            _blame(path, error)
-
-    @contextlib.contextmanager
     def _open(self, path: str, flags: int, *, blamed: str | None = None) -> Iterator[int]:
-        with self._blaming(blamed or path):
+        with blaming(blamed or path):
             fd = open_in_root(self._fd, path, flags)
         try:
             yield fd
@@ -314,9 +325,9 @@ class Root:
         try:
             fd = open_in_root(self._fd, path, flags)
         except OSError as error:
-            if error.errno in _ABSENT:
+            if error.errno in ABSENT:
                 return None
-            _blame(path, error)
+            blame(path, error)
         try:
             return os.fstat(fd)
         finally:
@@ -333,8 +344,8 @@ class Root:
         with self._final(path) as place:
             if place.status is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-            _demand_regular(path, place.status)
-            with self._blaming(path), replacing.opened(place.name, os.O_RDONLY, place.parent) as fd:
+            demand_regular(path, place.status)
+            with blaming(path), replacing.opened(place.name, os.O_RDONLY, place.parent) as fd:
                 yield fd
 
     @contextlib.contextmanager
@@ -378,27 +389,11 @@ class Root:
         return False
 
 
+def _of_itself(fd: int) -> str:
+    """A path for calls that take no descriptor of O_PATH; it names the opened file itself, be it a link."""
+    return f"/proc/self/fd/{fd}"
+
+
 def _components(path: str) -> list[str]:
     """The components of a path, last first, to be popped."""
     return [name for name in reversed(path.split("/")) if name not in ("", ".")]
-
-
-def _blame(path: str, error: OSError) -> NoReturn:
-    if error.errno in _OURS:
-        raise error
-    raise ImageError(f"{path}: {_MEANINGS.get(error.errno or 0, error.strerror)}") from None
-
-
-def _demand_regular(path: str, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{path}: not a regular file but {_KINDS.get(stat.S_IFMT(status.st_mode), 'odd')}")
-
-
-_KINDS: Final = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFLNK: "a link",
-}

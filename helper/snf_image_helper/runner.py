@@ -58,9 +58,16 @@ class Tree:
         self._machine = machine
         self._family = family
         self._mounted: mounts.Mounted | None = None
+        self._before_unmount: list[Callable[[], None]] = []
 
     def mount(self) -> None:
         self._mounted = mounts.mount_image(self._machine)
+
+    def finish(self) -> None:
+        """What tasks left for the end, then everything is unmounted."""
+        while self._before_unmount:
+            self._before_unmount.pop(0)()
+        self.unmount()
 
     def unmount(self) -> None:
         if self._mounted is not None:
@@ -81,6 +88,7 @@ class Tree:
             resize_partition=self._machine.resize_partition,
             root_partition=self._machine.root_partition,
             host_keys=self._machine.host_keys,
+            before_unmount=self._before_unmount,
         )
 
     def __enter__(self) -> Self:
@@ -119,7 +127,7 @@ def _act(step: Step, machine: Machine, family: Family, tree: Tree) -> None:
     elif isinstance(step, GuestStep):
         _act_on_guest(step, family, tree.guest())
     else:
-        tree.unmount()
+        tree.finish()
 
 
 def _act_on_guest(step: GuestStep, family: Family, guest: Guest) -> None:
