@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from builder.base import EPOCH
-from builder.convert import CMDLINE
+from builder.convert import CMDLINE, CMDLINE_TCG
 
 ARTEFACTS = ("kernel", "initrd", "root.img", "disk.img")
 SBOM = "sbom.cdx.json"
@@ -38,6 +38,7 @@ def write_manifest(
         "build": build,
         "contract_version": contract_version,
         "cmdline": CMDLINE,
+        "cmdline_tcg": CMDLINE_TCG,
         "files": {name: describe(os.path.join(output, name)) for name in (*ARTEFACTS, SBOM)},
         "packages": [{"name": entry["name"], "version": entry["version"]} for entry in packages],
     }

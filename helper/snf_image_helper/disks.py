@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -12,6 +13,7 @@ from snf_image_contract.job import JobDisk, disk_serial
 from snf_image_helper.errors import TaskError
 
 SYS_BLOCK: Final = "/sys/block"
+PCI_RESCAN: Final = "/sys/bus/pci/rescan"
 BLKRRPART: Final = 0x125F
 """Of linux/fs.h: have the kernel read a disk's partitions anew."""
 _SECTOR: Final = 512
@@ -58,7 +60,14 @@ def find_disks(wanted: Sequence[JobDisk], timeout: float = 60) -> Disks:
         if time.monotonic() >= end:
             numbers = ", ".join(map(str, missing))
             raise TaskError(f"disk {numbers} of the instance did not appear within {timeout:g} seconds")
+        _look_for_devices()
         time.sleep(_POLL_SECONDS)
+
+
+def _look_for_devices() -> None:
+    """Have the kernel see what was added to the bus while it ran: without ACPI nobody tells it."""
+    with contextlib.suppress(OSError), open(PCI_RESCAN, "w", encoding="ascii") as stream:
+        stream.write("1")
 
 
 def by_serial() -> dict[str, str]:

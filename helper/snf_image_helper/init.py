@@ -345,6 +345,11 @@ def unmount_disks() -> list[str]:
 
 def power_off() -> None:
     os.sync()
+    if "acpi=off" in kernel_words():
+        from snf_image_helper.power_switch import switch_off  # noqa: PLC0415 - the kernel cannot
+
+        with contextlib.suppress(OSError):
+            switch_off()
     _libc.reboot(ctypes.c_int(_RB_POWER_OFF))
     while True:  # process 1 must not end, or the kernel panics
         time.sleep(60)

@@ -23,9 +23,12 @@ def block_device(sys_block: Path, name: str, serial: str | None, sectors: int = 
 
 @pytest.fixture
 def sys_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(disks, "SYS_BLOCK", str(tmp_path))
+    block = tmp_path / "block"
+    block.mkdir()
+    monkeypatch.setattr(disks, "SYS_BLOCK", str(block))
+    monkeypatch.setattr(disks, "PCI_RESCAN", str(tmp_path / "rescan"))
     monkeypatch.setattr("os.path.exists", lambda path: str(path).startswith("/dev/"))
-    return tmp_path
+    return block
 
 
 def test_by_serial_and_never_by_letter(sys_block: Path) -> None:
@@ -48,6 +51,16 @@ def test_a_disk_that_does_not_come(sys_block: Path) -> None:
     block_device(sys_block, "vdb", "snf-disk-1", sectors=0)
     with pytest.raises(TaskError, match=r"disk 1 of the instance did not appear within 0\.05 seconds"):
         find_disks([JobDisk(index=0), JobDisk(index=1)], timeout=0.05)
+
+
+def test_a_disk_that_was_added_is_looked_for(sys_block: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-HLP-4: a kernel without ACPI finds what came to the bus only when it is asked to look again."""
+    block_device(sys_block, "vda", "snf-disk-0")
+    monkeypatch.setattr("time.sleep", lambda _: block_device(sys_block, "vdb", "snf-disk-1"))
+    assert len(find_disks([JobDisk(index=0)], timeout=0).all) == 1
+    assert not (sys_block.parent / "rescan").exists()
+    assert len(find_disks([JobDisk(index=0), JobDisk(index=1)], timeout=5).all) == 2
+    assert (sys_block.parent / "rescan").read_text() == "1"
 
 
 def test_the_ninth_disk(sys_block: Path) -> None:

@@ -32,7 +32,7 @@ from snf_image_contract.job import (
     load_job,
 )
 from snf_image_contract.secret import Secret
-from snf_image_helper import init, preload, runner
+from snf_image_helper import init, power_switch, preload, runner
 from snf_image_helper.errors import ImageError, TaskError
 from snf_image_helper.from_host import FromHost, HostKeySource, no_host_keys
 from snf_image_helper.report import Reporter
@@ -323,6 +323,32 @@ def test_the_end_is_a_power_off(machine: Machine, switch: list[str], monkeypatch
         init.main()
     assert switch == ["released", "off"]
     assert machine.result.close() == b"SUCCESS\n"
+
+
+@pytest.mark.parametrize(("words", "switched"), [(["quiet", "acpi=off"], True), (["quiet"], False)])
+def test_without_acpi_the_switch_is_ours(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], switched: bool
+) -> None:
+    """R-HLP-11: the kernel that was told not to look for ACPI could only halt."""
+    steps: list[str] = []
+
+    class Kernel:
+        def reboot(self, command: object) -> Never:
+            raise PoweredOffError
+
+    monkeypatch.setattr(power_switch, "switch_off", lambda: steps.append("switched"))
+    monkeypatch.setattr(init, "kernel_words", lambda: words)
+    monkeypatch.setattr(init, "_libc", Kernel())
+    with pytest.raises(PoweredOffError):
+        init.power_off()
+    assert steps == ["switched"] * switched
+
+
+def test_the_switch_is_an_instruction_for_those_who_may() -> None:
+    """A port that was not asked for ends the program: the instruction was reached."""
+    ended = init.supervise(lambda: power_switch.out_word(power_switch.PM1_CNT, power_switch.SLEEP))
+    assert ended is not None
+    assert "SIGSEGV" in ended
 
 
 def test_a_worker_that_dies_leaves_a_cause_and_no_word_of_success(

@@ -48,7 +48,8 @@ class BaseImage:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HelperImage:
-    """A helper image that this host may use. ``cmdline``: words the kernel is to be given.
+    """A helper image that this host may use. ``cmdline``: words the kernel is to be given,
+    and ``cmdline_tcg`` those that an emulated one is to be given besides.
 
     ``tasks``: the files ``NNName`` of tasks that the operator added (D-34). ``base``: None where Debian's
     packages were all there was to begin with.
@@ -58,6 +59,7 @@ class HelperImage:
     build: str
     contract_version: int
     cmdline: str
+    cmdline_tcg: str = ""
     artefacts: tuple[Artefact, ...]
     packages: tuple[Package, ...]
     tasks: tuple[str, ...] = ()
@@ -91,6 +93,7 @@ class _Head:
     build: str
     contract_version: int
     cmdline: str
+    cmdline_tcg: str = ""
     packages: tuple[Package, ...]
     tasks: tuple[str, ...] = ()
     base: BaseImage | None = None
@@ -149,6 +152,7 @@ def read_manifest(directory: str) -> HelperImage:
         build=head.build,
         contract_version=head.contract_version,
         cmdline=head.cmdline,
+        cmdline_tcg=head.cmdline_tcg,
         artefacts=artefacts,
         packages=head.packages,
         tasks=head.tasks,

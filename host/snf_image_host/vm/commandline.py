@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from snf_image_contract.job import MEDIUM_SIZE, PARAMETER_SERIAL, disk_serial
 from snf_image_host.vm import devices
@@ -92,6 +92,20 @@ def qemu_argv(spec: VmSpec) -> tuple[str, ...]:
         *([] if spec.slots is None else _slots(read_only=spec.slots == "read-only")),
         *(["-incoming", "defer"] if spec.incoming else []),
     )
+
+
+class KernelWords(Protocol):
+    """What a helper image asks for its kernel."""
+
+    @property
+    def cmdline(self) -> str: ...
+    @property
+    def cmdline_tcg(self) -> str: ...
+
+
+def words_of(image: KernelWords, accelerator: UsedAccelerator) -> str:
+    """The image's words for a kernel under ``accelerator``; of contradicting ones the last counts."""
+    return f"{image.cmdline} {image.cmdline_tcg}" if accelerator == "tcg" else image.cmdline
 
 
 def kernel_words(image_words: str, *, debug: bool, extra: Sequence[str] = ()) -> str:

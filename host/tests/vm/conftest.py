@@ -59,6 +59,7 @@ class Image:
     build: str = "build-1"
     contract_version: int = CONTRACT_VERSION
     cmdline: str = "console=ttyS0"
+    cmdline_tcg: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import pytest
 
 from snf_image_contract.job import MEDIUM_SIZE
 from snf_image_host.vm import Account, Limits, launcher
-from snf_image_host.vm.commandline import ColdDisk, Slots, VmSpec, kernel_words, qemu_argv
+from snf_image_host.vm.commandline import ColdDisk, Slots, VmSpec, kernel_words, qemu_argv, words_of
 from snf_image_host.vm.medium import disk_letters
 
 SPEC = VmSpec(
@@ -61,6 +61,18 @@ GOLDEN = [
         )
     ],
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    cmdline: str = "quiet acpi=noirq"
+    cmdline_tcg: str = "acpi=off"
+
+
+def test_an_emulated_kernel_gets_words_of_its_own() -> None:
+    """Last, because of two that contradict each other the kernel takes the last."""
+    assert words_of(Words(), "kvm") == "quiet acpi=noirq"
+    assert words_of(Words(), "tcg") == "quiet acpi=noirq acpi=off"
 
 
 def test_the_whole_command_line() -> None:

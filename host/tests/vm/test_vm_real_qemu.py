@@ -366,7 +366,7 @@ from snf_image_host.deployment import HelperSettings
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm import start_helper
 image = SimpleNamespace(kernel={str(kernel)!r}, initrd={str(kernel)!r}, root={str(kernel)!r}, build="build-1",
-                        contract_version=2, cmdline="")
+                        contract_version=2, cmdline="", cmdline_tcg="")
 settings = HelperSettings(directory="", accelerator="tcg", memory=128, runtime_dir={settings.runtime_dir!r})
 vm = start_helper(settings, image, Reporter(), {str(tmp_path / "evidence")!r})
 vm.wait_ready()
