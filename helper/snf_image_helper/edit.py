@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import string
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -16,8 +15,8 @@ from snf_image_helper.errors import ImageError
 
 MAX_LINES: Final = 1_000_000
 _BLANKS: Final = b" \t"
-_NAME_START: Final = frozenset((string.ascii_letters + "_").encode())
-_NAME: Final = _NAME_START | frozenset(string.digits.encode())
+_NAME_START: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")
+_NAME: Final = _NAME_START | frozenset(b"0123456789")
 _NEEDS_NO_QUOTES: Final = _NAME | frozenset(b"./:@%+,-")
 _PIECE_OF_A_WORD: Final = re.compile(
     rb"""'([^']*)'|"((?:[^"\\]|\\.)*+)"|\\(.)|([^ \t;&|<>()'"\\]++)""", re.DOTALL

@@ -7,7 +7,7 @@ from typing import Final
 
 from snf_image_contract.events import Change
 from snf_image_contract.names import OsFamily
-from snf_image_helper import ntfs, partition_table, slices
+from snf_image_helper import partition_table
 from snf_image_helper.errors import ImageError, TaskError
 from snf_image_helper.ext_superblock import ExtSuperblock, read_superblock
 from snf_image_helper.filesystems import Volume, opened, volume_of, window
@@ -29,6 +29,8 @@ def unmounted(machine: Machine) -> None:
     if volume.kind is not None and volume.kind.is_ext:
         _grow_ext(machine, volume)
     elif volume.kind is Kind.NTFS:
+        from snf_image_helper import ntfs  # noqa: PLC0415 - for few images
+
         ntfs.demand_fits(volume)
         machine.report.warn(f"{volume.name}: NTFS is not resized in this task")
     elif volume.kind is not None and volume.kind.is_ufs and machine.os_family.is_bsd:
@@ -48,6 +50,8 @@ def after_umount(machine: Machine) -> None:
         if machine.os_family.is_windows:
             machine.report.warn(f"{volume.name}: {_name(volume)} is not resized")
         return
+    from snf_image_helper import ntfs  # noqa: PLC0415 - for few images
+
     ntfs.demand_fits(volume)
     asked = machine.job.filesystem_resize_after_umount
     if machine.os_family is OsFamily.WINDOWS and not asked.offline_ntfs:
@@ -82,12 +86,15 @@ def _volume(machine: Machine) -> Volume | None:
     partition = partition_table.read(disk).find(number)
     if partition is None:
         raise TaskError(f"partition {number} is no longer in the partition table")
-    inside = slices.last_volume(machine, number)
-    if isinstance(inside, str):
-        machine.report.warn(f"{inside}: no file system is resized")
-        return None
-    if inside is not None:
-        return inside
+    if machine.os_family.is_bsd:
+        from snf_image_helper import slices  # noqa: PLC0415 - for few images
+
+        inside = slices.last_volume(machine, number)
+        if isinstance(inside, str):
+            machine.report.warn(f"{inside}: no file system is resized")
+            return None
+        if inside is not None:
+            return inside
     return volume_of(disk, partition)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snf_image_contract.events import Change
 from snf_image_contract.names import OsFamily
-from snf_image_helper import partition_table, slices
+from snf_image_helper import partition_table
 from snf_image_helper.errors import ImageError
 from snf_image_helper.machine import Machine
 from snf_image_helper.partition_table.change import change
@@ -30,6 +30,8 @@ def run(machine: Machine) -> None:
             machine.report.warn(doubt)
         _record(machine, table, edit)
     if machine.os_family.is_bsd:
+        from snf_image_helper import slices  # noqa: PLC0415 - for few images
+
         slices.enlarge(machine, machine.resize_partition)
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from snf_image_contract.events import Change
 from snf_image_contract.names import OsFamily
-from snf_image_helper import fstab, partition_table, slices
-from snf_image_helper.bsd import fstab as bsd_fstab
+from snf_image_helper import fstab, partition_table
 from snf_image_helper.errors import ImageError, RequestError, TaskError
 from snf_image_helper.filesystems import Volume, all_volumes, find_volume, volume_of
 from snf_image_helper.machine import Machine
@@ -192,11 +191,18 @@ class _FstabMounter:
 
     def _select(self, entries: tuple[fstab.Entry, ...]) -> fstab.Selection:
         family = self._machine.os_family
-        return bsd_fstab.select(entries, family) if family.is_bsd else fstab.select(entries)
+        if not family.is_bsd:
+            return fstab.select(entries)
+        from snf_image_helper.bsd import fstab as bsd_fstab  # noqa: PLC0415 - for few images
+
+        return bsd_fstab.select(entries, family)
 
     def _find(self, source: fstab.Source) -> Volume | None:
         if source.tag != "DEVICE":
             return find_volume(source, self._among)
+        from snf_image_helper import slices  # noqa: PLC0415 - for few images
+        from snf_image_helper.bsd import fstab as bsd_fstab  # noqa: PLC0415 - for few images
+
         if self._machine.os_family is OsFamily.FREEBSD:
             return bsd_fstab.find_freebsd(source.value, self._among)
         return bsd_fstab.find_by_letter(source.value, self._among, slices.labels(self._machine))

@@ -17,9 +17,12 @@ _LATER: Final = (
     "hashlib",
     "tempfile",
     "yaml",
+    "snf_image_helper.bsd.fstab",
     "snf_image_helper.inspection",
     "snf_image_helper.linux.yaml_dumper",
     "snf_image_helper.linux.yaml_loader",
+    "snf_image_helper.ntfs",
+    "snf_image_helper.slices",
     "snf_image_helper.ufs.writing",
 )
 """What a cold start leaves until it is needed."""

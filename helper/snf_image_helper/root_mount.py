@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from snf_image_helper import fstab, kernel_mount, ntfs
+from snf_image_helper import fstab, kernel_mount
 from snf_image_helper.errors import ImageError, TaskError
 from snf_image_helper.filesystems import DRIVERS, Volume, mount_options
 from snf_image_helper.openat2 import open_in_root
@@ -49,6 +49,8 @@ def mount_volume(
     :class:`ImageError` if there is no driver, or the kernel refuses.
     """
     if volume.kind is Kind.NTFS:
+        from snf_image_helper import ntfs  # noqa: PLC0415 - for few images
+
         ntfs.mount(volume, target, read_only=read_only, allow_unclean=allow_unclean_ntfs, warn=warn)
         return
     driver = DRIVERS.get(volume.kind) if volume.kind else None
@@ -212,6 +214,8 @@ def unmount_below(target: str) -> None:
             lost.append(_lost(where, error))
         _unmount(point.path, where)
         if point.driver in _FUSE:
+            from snf_image_helper import ntfs  # noqa: PLC0415 - for few images
+
             ntfs.wait_until_ended(point.source)
     if lost:
         raise lost[0]

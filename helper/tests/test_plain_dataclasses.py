@@ -132,7 +132,8 @@ import importlib, json, pkgutil, sys
 from snf_image_helper import start
 start.replace_slow_modules()
 import snf_image_helper.init, snf_image_helper.runner, snf_image_helper.linux.family
-slow = {"crypt", "hashlib", "inspect", "secrets", "snf_image_helper.ufs.writing", "tempfile", "yaml"}
+slow = {"crypt", "hashlib", "inspect", "secrets", "string", "tempfile", "yaml"}
+slow |= {f"snf_image_helper.{name}" for name in ("bsd", "ntfs", "slices", "ufs.writing")}
 print(sorted(slow & set(sys.modules)))
 import snf_image_contract, snf_image_helper, snf_image_process
 for package in (snf_image_contract, snf_image_helper, snf_image_process):
