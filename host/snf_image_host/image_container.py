@@ -6,11 +6,12 @@ import enum
 import struct
 from typing import Final
 
+from snf_image_host.tar_header import is_tar
+
 AUTO: Final = "auto"
 """What asks to look at the first bytes."""
 HEAD_SIZE: Final = 128 * 1024
 """Bytes of the beginning that are enough to tell a container, and to check an image's own tables."""
-_SECTOR: Final = 512
 _SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
 _VDI_SIGNATURE: Final = 0xBEDA107F
 
@@ -69,20 +70,9 @@ def recognise(head: bytes) -> Container:
         return Container.BZIP2
     if len(head) >= 72 and struct.unpack_from("<I", head, 64)[0] == _VDI_SIGNATURE:
         return Container.VDI
-    if _is_tar(head):
+    if is_tar(head):
         return Container.TAR
     return _behind_skippable(head)
-
-
-def _is_tar(head: bytes) -> bool:
-    """A POSIX or GNU header whose checksum is right."""
-    if len(head) < _SECTOR or head[257:262] != b"ustar":
-        return False
-    try:
-        expected = int(head[148:156].strip(b" \0"), 8)
-    except ValueError:
-        return False
-    return sum(head[:148]) + 8 * 0x20 + sum(head[156:_SECTOR]) == expected
 
 
 def _behind_skippable(head: bytes) -> Container:
