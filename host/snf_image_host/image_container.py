@@ -12,6 +12,7 @@ AUTO: Final = "auto"
 """What asks to look at the first bytes."""
 HEAD_SIZE: Final = 128 * 1024
 """Bytes of the beginning that are enough to tell a container, and to check an image's own tables."""
+_SECTOR: Final = 512
 _SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
 _VDI_SIGNATURE: Final = 0xBEDA107F
 
@@ -72,7 +73,18 @@ def recognise(head: bytes) -> Container:
         return Container.VDI
     if is_tar(head):
         return Container.TAR
+    if _is_vmdk_description(head):
+        return Container.VMDK
     return _behind_skippable(head)
+
+
+def _is_vmdk_description(head: bytes) -> bool:
+    """The text that a VMDK in several files begins with, whatever its first line is."""
+    sector = head[:_SECTOR]
+    is_text = sector.isascii() and all(
+        char.isprintable() or char.isspace() for char in sector.decode("ascii")
+    )
+    return is_text and b'createtype="' in head.lower()
 
 
 def _behind_skippable(head: bytes) -> Container:
