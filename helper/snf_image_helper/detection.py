@@ -85,6 +85,16 @@ def detect(disks: Disks, job: Job, report: Reporter) -> Detection:
     return found
 
 
+def why_unsupported(family: OsFamily, table: Table) -> str | None:
+    """Why no task may touch such a system, whichever are excluded; None if they may (R-TASK-FIX-4)."""
+    if family is OsFamily.FREEBSD and table.label != "gpt":
+        return (
+            f"FreeBSD is supported on a GPT only, and this image has an {table.label.upper()}: "
+            "make it with a GPT, or deploy it with EXCLUDE_ALL_TASKS=yes"
+        )
+    return None
+
+
 class _Search:
     """One look at the partitions of disk 0, in ascending order of their start."""
 
