@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import threading
 import time
@@ -21,7 +22,7 @@ from snf_image_host.reporter import Reporter
 from snf_image_host.vm.account import Account
 
 IMAGE = image_bytes(9)
-POLICY = FetchPolicy(hosts=("127.0.0.1",), timeout=1, idle_timeout=0.5, min_rate=4096)
+POLICY = FetchPolicy(hosts=("127.0.0.1",), timeout=5, idle_timeout=0.5, min_rate=4096)
 Drip = Callable[["Dripping"], None]
 
 
@@ -95,7 +96,7 @@ def test_a_server_that_drips_is_given_up(drip: Drip, server: Server, tmp_path: P
     server.drip = drip
     url = server.url("/a?token=t0psecret").replace("http://", "http://me:pa55word@")
     begun = time.monotonic()
-    told = r"only \d+ bytes came in 0\.\d+ seconds, and FETCH_MIN_RATE demands 4096 a second"
+    told = r"only \d+ bytes came in \d+\.\d seconds, and FETCH_MIN_RATE demands 4096 a second"
     with pytest.raises(NodeError, match=told) as caught:
         deploy(url, tmp_path / "disk")
     assert time.monotonic() - begun < 10
@@ -119,9 +120,10 @@ def test_a_document_that_drips_is_given_up(server: Server) -> None:
 def test_a_head_that_drips_is_given_up(server: Server) -> None:
     """R-FETCH-4: the limit of the first byte is one of the whole head."""
     server.drip = lambda handler: handler.trickle(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000)
+    policy = dataclasses.replace(POLICY, timeout=0.7)
     begun = time.monotonic()
-    with pytest.raises(NodeError, match="no whole answer came within 1 seconds"):
-        fetch_document(server.url("/a"), 100, POLICY, Account.of_caller(), Reporter())
+    with pytest.raises(NodeError, match=r"no whole answer came within 0\.7 seconds"):
+        fetch_document(server.url("/a"), 100, policy, Account.of_caller(), Reporter())
     assert time.monotonic() - begun < 5
 
 
@@ -138,7 +140,7 @@ def test_only_waiting_for_the_server_counts() -> None:
         watch.add(0, 1.0, "x")  # the first window had enough
     watch = pace()
     watch.add(999, 9.0, "x")
-    with pytest.raises(NodeError, match=r"x: only 999 bytes came in 10 seconds"):
+    with pytest.raises(NodeError, match=r"x: only 999 bytes came in 10\.0 seconds"):
         watch.add(0, 1.0, "x")
 
 

@@ -30,7 +30,7 @@ class Pace:
             return
         if self._received < self._rate * self._waited:
             raise NodeError(
-                f"{shown}: only {self._received} bytes came in {self._waited:.3g} seconds, "
+                f"{shown}: only {self._received} bytes came in {self._waited:.1f} seconds, "
                 f"and FETCH_MIN_RATE demands {self._rate} a second",
                 hint="the server or the way to it is too slow: try again later or fetch it from elsewhere; "
                 "the operator can set FETCH_MIN_RATE lower",
