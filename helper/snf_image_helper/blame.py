@@ -17,7 +17,8 @@ _OURS: Final = (errno.EBADF, errno.EFAULT, errno.ENOMEM, errno.EMFILE, errno.ENF
 _MEANINGS: Final = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "the file system is full"),
     **dict.fromkeys((errno.EUCLEAN, errno.EBADMSG, errno.EIO), "the file system is damaged"),
-    **dict.fromkeys(ABSENT, "the directory it belongs in does not exist"),
+    errno.ENOENT: "the directory it belongs in does not exist",
+    errno.ENOTDIR: "not a directory, or below something that is none",
     errno.ELOOP: "too many links",
     # Mounted for writing, it is so by its fstab, or because the kernel found damage.
     errno.EROFS: "the file system is read-only, or became so because it is damaged",

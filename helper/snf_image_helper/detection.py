@@ -11,6 +11,7 @@ from snf_image_helper import filesystems, partition_table
 from snf_image_helper.disks import Disks
 from snf_image_helper.errors import ImageError, RequestError, TaskError
 from snf_image_helper.filesystems import DRIVERS, Volume
+from snf_image_helper.linux import ostree
 from snf_image_helper.linux.distribution import identify
 from snf_image_helper.partition_table import Table
 from snf_image_helper.partition_table.types import (
@@ -85,6 +86,16 @@ def detect(disks: Disks, job: Job, report: Reporter) -> Detection:
     return found
 
 
+def why_unsupported(family: OsFamily, table: Table) -> str | None:
+    """Why no task may touch such a system, whichever are excluded; None if they may (R-TASK-FIX-4)."""
+    if family is OsFamily.FREEBSD and table.label != "gpt":
+        return (
+            f"FreeBSD is supported on a GPT only, and this image has an {table.label.upper()}: "
+            "make it with a GPT, or deploy it with EXCLUDE_ALL_TASKS=yes"
+        )
+    return None
+
+
 class _Search:
     """One look at the partitions of disk 0, in ascending order of their start."""
 
@@ -105,7 +116,7 @@ class _Search:
                 return self._found(verdict.family, volume.partition.number, verdicts)
         if self._job.os_family is not None and self._job.root_partition is not None:
             return self._found(self._job.os_family, self._job.root_partition, verdicts)
-        raise ImageError("no root file system was found on the disk", *(verdict.text for verdict in verdicts))
+        raise ImageError(_nothing_found(verdicts), *(verdict.text for verdict in verdicts))
 
     def _found(self, family: OsFamily, number: int, verdicts: list[Verdict]) -> Detection:
         return Detection(
@@ -145,6 +156,8 @@ class _Search:
             return None, "the partition type is that of Windows, the file system is not"
         try:
             with looked_at(volume, self._volumes) as root:
+                if ostree.is_ostree(root, volume.kind):
+                    return None, ostree.REASON
                 if not _is_linux(root):
                     return None, "neither /etc/fstab nor an os-release file"
                 self._identify(root)
@@ -169,6 +182,13 @@ class _Search:
     def _identify(self, root: Root) -> None:
         found = identify(root)
         self._distribution, self._version = found.id or str(found.family), found.version
+
+
+def _nothing_found(verdicts: list[Verdict]) -> str:
+    for verdict in verdicts:
+        if verdict.reason == ostree.REASON:
+            return f"{verdict.volume.name}: {ostree.REFUSAL}"
+    return "no root file system was found on the disk"
 
 
 def _is_linux(root: Root) -> bool:

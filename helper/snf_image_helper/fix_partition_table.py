@@ -5,7 +5,6 @@ from __future__ import annotations
 from snf_image_contract.events import Change
 from snf_image_contract.names import OsFamily
 from snf_image_helper import partition_table
-from snf_image_helper.errors import ImageError
 from snf_image_helper.machine import Machine
 from snf_image_helper.partition_table.change import change
 from snf_image_helper.partition_table.plan import plan
@@ -16,7 +15,6 @@ def run(machine: Machine) -> None:
     """Plan, write, check and tell the kernel (R-TASK-FIX-1 to R-TASK-FIX-13)."""
     disk = machine.disks.first
     table = partition_table.read(disk)
-    _demand_supported(machine.os_family, table)
     swap = machine.job.fix_partition_table.swap
     if swap is not None and machine.os_family is not OsFamily.LINUX:
         machine.report.warn(f"property SWAP does not apply to {machine.os_family} and is ignored")
@@ -33,11 +31,6 @@ def run(machine: Machine) -> None:
         from snf_image_helper import slices  # noqa: PLC0415 - for few images
 
         slices.enlarge(machine, machine.resize_partition)
-
-
-def _demand_supported(family: OsFamily, table: Table) -> None:
-    if family is OsFamily.FREEBSD and table.label != "gpt":
-        raise ImageError("FreeBSD is supported on a GPT only; this image has an MBR")
 
 
 def _record(machine: Machine, table: Table, edit: Edit) -> None:

@@ -10,6 +10,7 @@ from snf_image_contract.names import OsFamily
 from snf_image_helper import fstab, partition_table
 from snf_image_helper.errors import ImageError, RequestError, TaskError
 from snf_image_helper.filesystems import Volume, all_volumes, find_volume, volume_of
+from snf_image_helper.linux import ostree
 from snf_image_helper.machine import Machine
 from snf_image_helper.root import Root
 from snf_image_helper.root_mount import mount_root, mount_volume, unmount_below
@@ -135,6 +136,8 @@ def _demand_writable(root: Root, path: str) -> None:
 
 
 def _demand_etc(machine: Machine, root: Root, volume: Volume) -> None:
+    if ostree.is_ostree(root, volume.kind):
+        raise ImageError(f"{volume.name}: {ostree.REFUSAL}")
     if not root.is_dir("/etc"):
         raise ImageError(
             f"{volume.name}: has no directory /etc; is ROOT_PARTITION={machine.root_partition} right?"

@@ -23,7 +23,8 @@ LOOK: Final = "/run/snf-image/look"
 """Where a volume is mounted only to be looked at."""
 _BUSY_SECONDS: Final = 10.0
 _BUSY_POLL: Final = 0.1
-_BTRFS_ROOTS: Final = ("root", "@", "@rootfs")
+BTRFS_ROOTS: Final = ("root", "@", "@rootfs")
+"""Subvolumes that usually hold a root file system."""
 _BTRFS_TOP: Final = "subvolid=5"
 _MAX_SUBVOLUMES: Final = 64
 _FUSE: Final = ("fuseblk", "fuse")
@@ -137,7 +138,7 @@ def _mount_subvolume(volume: Volume, target: str, *, read_only: bool, among: Seq
     """Mount the first subvolume with an ``/etc``, or else the default one again."""
     mount_volume(volume, target, read_only=True, extra=_BTRFS_TOP, among=among)
     try:
-        names = list(dict.fromkeys((*_BTRFS_ROOTS, *_named_roots(target))))
+        names = list(dict.fromkeys((*BTRFS_ROOTS, *_named_roots(target))))
     finally:
         kernel_mount.umount(target)
     for name in names:

@@ -10,9 +10,9 @@ from typing import Self
 from snf_image_contract.events import Detected, JobAccepted, TaskEnded, TaskStarted
 from snf_image_contract.job import Job, OperatorTask
 from snf_image_helper import mounts, operator_tasks, overwriting, partition_table
-from snf_image_helper.detection import Detection, detect
+from snf_image_helper.detection import Detection, detect, why_unsupported
 from snf_image_helper.disks import find_disks
-from snf_image_helper.errors import TaskError
+from snf_image_helper.errors import ImageError, TaskError
 from snf_image_helper.families import Family, family_of
 from snf_image_helper.from_host import HostKeySource, no_host_keys
 from snf_image_helper.guest import Guest
@@ -29,6 +29,9 @@ def run_job(job: Job, report: Reporter, host_keys: HostKeySource = no_host_keys)
     family = family_of(found.os_family)
     report.emit(_detected(found))
     table = partition_table.read(disks.first)
+    problem = why_unsupported(found.os_family, table)
+    if problem is not None and job.action != "inspect":
+        raise ImageError(problem)
     machine = Machine(
         disks=disks,
         job=job,
@@ -39,6 +42,8 @@ def run_job(job: Job, report: Reporter, host_keys: HostKeySource = no_host_keys)
         host_keys=host_keys,
     )
     if job.action == "inspect":
+        if problem is not None:
+            report.warn(problem)
         from snf_image_helper import inspection  # noqa: PLC0415 - half a second for every deployment
 
         inspection.inspect(machine, found)

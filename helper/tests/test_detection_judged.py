@@ -26,7 +26,7 @@ from snf_image_helper.partition_table.types import (
     GPT_OPENBSD,
 )
 from snf_image_helper.root import Root
-from trees import RecordingReporter, Tree, make_job, make_tree
+from trees import Link, RecordingReporter, Tree, make_job, make_tree
 
 SIZE = 65536
 EXT = bytes(1024 + 56) + b"\x53\xef" + bytes(200)
@@ -208,6 +208,43 @@ def test_every_partition_is_listed_with_its_reason(image_of: MakeImage) -> None:
         f"partition 5 (type {GPT_BASIC_DATA}, ntfs): disk 0 partition 5: cannot mount ntfs: damaged",
         f"partition 6 (type {LINUX_GUID}, squashfs): squashfs holds no root file system that is supported",
     )
+
+
+COREOS: Tree = {
+    "/ostree/deploy/fedora-coreos/deploy/0123.0/etc/os-release": "ID=fedora\n",
+    "/ostree/repo": None,
+    "/boot": Link("../boot"),
+}
+BTRFS = bytes(0x10000 + 64) + b"_BHRfS_M" + bytes(4096)
+
+
+@pytest.mark.parametrize(
+    ("content", "tree"), [(EXT, COREOS), (BTRFS, {f"/root{path}": node for path, node in COREOS.items()})]
+)
+def test_an_ostree_system_is_told(image_of: MakeImage, content: bytes, tree: Tree) -> None:
+    """R-DET-8, R-TASK-MNT-6: such as Fedora CoreOS and Silverblue; by what it is, and what one can do."""
+    parts = {
+        3: Part(start=2048, end=3999, type=LINUX_GUID),
+        4: Part(start=4000, end=19999, type="4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"),
+    }
+    trees: dict[int, Tree] = {3: {"/ostree/fedora-coreos-0123/vmlinuz": ""}, 4: tree}
+    image = image_of(gpt_disk(SIZE, parts), {2048: EXT, 4000: content}, trees)
+    with pytest.raises(ImageError) as caught:
+        image.detect()
+    headline, boot, root = caught.value.messages
+    assert headline.startswith("disk 0 partition 4: holds an OSTree or bootc system (Fedora CoreOS")
+    assert "EXCLUDE_ALL_TASKS=yes" in headline
+    assert "Ignition or cloud-init" in headline
+    assert boot.endswith("neither /etc/fstab nor an os-release file")
+    assert root.endswith("the root of an OSTree or bootc system, which is not supported")
+
+
+def test_a_linux_beside_an_ostree_system_counts(image_of: MakeImage) -> None:
+    """R-DET-8; and OSTree upon an ordinary root is nothing of an image's."""
+    parts = [Part(start=2048, end=9999), Part(start=10000, end=29999)]
+    trees: dict[int, Tree] = {1: COREOS, 2: {**LINUX_TREE, "/ostree/deploy/os": None}}
+    image = image_of(mbr_disk(SIZE, parts), {2048: EXT, 10000: EXT}, trees)
+    assert image.detect().root_partition == 2
 
 
 def test_mbr_types_that_are_no_candidates(image_of: MakeImage) -> None:

@@ -182,13 +182,6 @@ def test_swap_is_for_linux_only(tmp_path: Path) -> None:
     assert "property SWAP does not apply to windows" in str(recorded(machine).events[0])
 
 
-def test_freebsd_needs_a_gpt(tmp_path: Path) -> None:
-    """R-TASK-FIX-4."""
-    machine = machine_on(tmp_path / "disk", mbr_disk(2 * GIB, [ROOT]), family=OsFamily.FREEBSD)
-    with pytest.raises(ImageError, match="FreeBSD is supported on a GPT only"):
-        fix_partition_table.run(machine)
-
-
 def test_a_swap_that_does_not_fit_leaves_the_disk_alone(tmp_path: Path) -> None:
     """R-TASK-FIX-5: the request is at fault, and nothing was written."""
     path = tmp_path / "disk"

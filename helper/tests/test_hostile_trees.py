@@ -21,7 +21,7 @@ from snf_image_contract.names import OsFamily
 from snf_image_contract.secret import Secret
 from snf_image_helper.errors import TaskError
 from snf_image_helper.families import Action, family_of
-from trees import Fifo, GuestOf, Link, Node
+from trees import Device, Fifo, GuestOf, Link, Node, Socket
 
 pytestmark = pytest.mark.slow
 
@@ -182,12 +182,23 @@ def test_a_loop_at_any_path_ends(guest_of: GuestOf, path: str, *, cloud_init: bo
         assert "too many links" in text or "missing" in text or "cloud-init not found" in text, text
 
 
-@pytest.mark.parametrize("node", [Fifo(), None, "x" * 100_000 + "\n\0\xff" * 500])
+NODES = [
+    Fifo(),
+    Socket(),
+    pytest.param(Device("character"), marks=pytest.mark.requires("root")),
+    pytest.param(Device("block"), marks=pytest.mark.requires("root")),
+    None,
+    "x" * 100_000 + "\n\0\xff" * 500,
+]
+
+
+@pytest.mark.parametrize("node", NODES)
 @pytest.mark.parametrize(("path", "cloud_init"), CASES)
 def test_anything_at_any_path_is_an_error_or_no_matter(
     guest_of: GuestOf, path: str, node: Node, *, cloud_init: bool
 ) -> None:
-    """R-TASK-6: a FIFO, a directory, bytes without sense; every error says where."""
+    """R-TASK-6: a FIFO, a socket, a device, a directory, bytes without sense; every error says where."""
     tree = {**without(DEBIAN, path), path: node}
     for text in every_task(guest_of, tree, cloud_init=cloud_init):
+        assert "No such device" not in text, "a device was opened"
         assert "/" in text or "distribution is unknown" in text or "cloud-init" in text, text

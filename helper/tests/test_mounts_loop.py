@@ -193,6 +193,17 @@ def test_a_tree_without_etc(tmp_path: Path, loop: Loop) -> None:
         mount_image(machine_of(loop(disk)))
 
 
+def test_a_tree_of_ostree(tmp_path: Path, loop: Loop) -> None:
+    """R-TASK-MNT-6: what it is, and what one can do, instead of a question about the partition."""
+    tree = {"/ostree/deploy/fedora-coreos/deploy/0123.0/etc/fstab": ""}
+    disk = make_image(tmp_path / "disk", "gpt", ext4(tree), disk_mib=64)
+    with pytest.raises(
+        ImageError, match=r"partition 1: holds an OSTree or bootc system .*EXCLUDE_ALL_TASKS=yes"
+    ):
+        mount_image(machine_of(loop(disk)))
+    assert kernel_mount.mounted_below(mounts.TARGET) == ()
+
+
 @pytest.mark.parametrize(("fstab", "warning"), [(None, "is missing"), ("# empty\n", "has no usable entries")])
 def test_an_fstab_that_says_nothing(tmp_path: Path, loop: Loop, fstab: str | None, warning: str) -> None:
     """R-TASK-MNT-6: only the root file system, with a warning."""

@@ -15,6 +15,7 @@ from snf_image_helper.errors import ImageError
 from snf_image_helper.root import MAX_CONFIG_FILE, LinkOnPath, Root
 from snf_image_process import run
 from trees import (
+    Device,
     Directory,
     Fifo,
     File,
@@ -22,6 +23,7 @@ from trees import (
     HardLink,
     Link,
     Node,
+    Socket,
     changes,
     content,
     exists,
@@ -47,6 +49,17 @@ LOOKING: dict[str, Operation] = {
     "list": lambda root, path: root.list(path) if root.is_dir(path) else [],
     "stat": lambda root, path: root.stat(path),
     "links": lambda root, path: root.links(path),
+}
+
+
+def open_and_close(root: Root, path: str) -> None:
+    with root.open_file(path):
+        pass
+
+
+OPENING: dict[str, Operation] = {
+    "open_file": open_and_close,
+    "read_head": lambda root, path: root.read_head(path, 10),
 }
 
 
@@ -243,14 +256,6 @@ def test_on_ufs_attributes_are_kept_by_rewriting(guest_of: GuestOf) -> None:
     assert warnings(guest) == ["/a: rewritten in place, to keep its extended attributes"]
 
 
-@pytest.mark.parametrize("name", ["write", "force", "set_attributes", "read"])
-def test_a_fifo_where_a_file_is_expected_is_an_error(guest_of: GuestOf, name: str) -> None:
-    """R-TASK-6: and the helper does not wait for somebody at its other end."""
-    guest = guest_of({"/etc/hostname": Fifo()})
-    with pytest.raises(ImageError, match=r"^/etc/hostname: (not a regular file but a FIFO|neither)"):
-        ({**CHANGING, **LOOKING})[name](guest.root, "/etc/hostname")
-
-
 @pytest.mark.parametrize("name", ["write", "force", "read", "remove"])
 def test_a_directory_where_a_file_is_expected_is_an_error(guest_of: GuestOf, name: str) -> None:
     """R-TASK-6."""
@@ -259,14 +264,60 @@ def test_a_directory_where_a_file_is_expected_is_an_error(guest_of: GuestOf, nam
         ({**CHANGING, **LOOKING})[name](guest.root, "/etc/hostname")
 
 
-@pytest.mark.requires("root")
-@pytest.mark.parametrize("name", ["write", "force", "set_attributes", "read"])
-def test_a_device_where_a_file_is_expected_is_an_error(guest_of: GuestOf, name: str) -> None:
-    """R-TASK-6: it is not even opened."""
-    guest = guest_of({"/etc": None})
-    os.mknod(f"{guest.target}/etc/hostname", stat.S_IFCHR | 0o666, os.makedev(1, 5))
-    with pytest.raises(ImageError, match=r"character device|neither"):
-        ({**CHANGING, **LOOKING})[name](guest.root, "/etc/hostname")
+SPECIAL = [
+    pytest.param(Fifo(), "a FIFO", id="fifo"),
+    pytest.param(Socket(), "a socket", id="socket"),
+    pytest.param(
+        Device("character"), "a character device", id="character", marks=pytest.mark.requires("root")
+    ),
+    pytest.param(Device("block"), "a block device", id="block", marks=pytest.mark.requires("root")),
+    # Ones that have a driver: reading from them would have no end, writing to them no effect.
+    pytest.param(
+        Device("character", 1, 5), "a character device", id="zero", marks=pytest.mark.requires("root")
+    ),
+]
+
+
+@pytest.mark.parametrize("through", ["/etc/hostname", "/link"])
+@pytest.mark.parametrize("name", ["write", "force", "set_attributes", "read", "open_file", "read_head"])
+@pytest.mark.parametrize(("node", "what"), SPECIAL)
+def test_a_special_file_where_a_file_is_expected_is_an_error(
+    guest_of: GuestOf, node: Node, what: str, name: str, through: str
+) -> None:
+    """R-TASK-6: it is not even opened, also where a link leads to it, and stays what it is."""
+    guest = guest_of({"/etc/hostname": node, "/link": Link("etc/hostname")})
+    before = os.lstat(f"{guest.target}/etc/hostname")
+    told = rf"^{through}: (not a regular file but {what}|neither a regular file nor a directory)$"
+    with pytest.raises(ImageError, match=told):
+        ({**CHANGING, **LOOKING, **OPENING})[name](guest.root, through)
+    after = os.lstat(f"{guest.target}/etc/hostname")
+    assert (after.st_mode, after.st_rdev, after.st_ino) == (before.st_mode, before.st_rdev, before.st_ino)
+    assert changes(guest) == []
+
+
+@pytest.mark.parametrize("name", ["mkdir", "list", "below"])
+@pytest.mark.parametrize(("node", "what"), SPECIAL)
+def test_a_special_file_where_a_directory_is_expected_is_an_error(
+    guest_of: GuestOf, node: Node, what: str, name: str
+) -> None:
+    """R-TASK-6."""
+    guest = guest_of({"/etc": node})
+    act: dict[str, Operation] = {
+        "mkdir": lambda root, path: root.mkdir(f"{path}/sub"),
+        "list": lambda root, path: root.list(path),
+        "below": lambda root, path: root.write(f"{path}/hostname", b"x"),
+    }
+    with pytest.raises(ImageError, match=r"^/etc(/hostname)?: (is not|not) a directory"):
+        act[name](guest.root, "/etc")
+
+
+@pytest.mark.parametrize(("node", "what"), SPECIAL)
+def test_a_special_file_can_be_removed(guest_of: GuestOf, node: Node, what: str) -> None:
+    """R-TASK-6: with all that is done to remove a file, and nothing else."""
+    for name in ("remove", "remove_tree", "rename"):
+        guest = guest_of({"/etc/hostname": node})
+        CHANGING[name](guest.root, "/etc/hostname")
+        assert not exists(guest, "/etc/hostname")
 
 
 def test_a_large_file_is_no_configuration(guest_of: GuestOf) -> None:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from snf_image_contract.events import Changed, Event, TaskEnded, TaskStarted, Warned, decode_event
+from layouts import Part, mbr_disk
+from snf_image_contract.events import Changed, Detected, Event, TaskEnded, TaskStarted, Warned, decode_event
 from snf_image_contract.job import AssignHostname, Job, JobDisk, SkippedTask
 from snf_image_contract.names import OsFamily, TaskName
 from snf_image_helper import tasks
 from snf_image_helper.disks import Disk, Disks
-from snf_image_helper.errors import TaskError
+from snf_image_helper.errors import ImageError, TaskError
 from snf_image_helper.families import Family
 from snf_image_helper.linux.family import FAMILY
 from snf_image_helper.machine import Machine
 from snf_image_helper.report import Reporter
-from snf_image_helper.runner import Tree, run_step
+from snf_image_helper.runner import Tree, run_job, run_step
 from snf_image_helper.tasks import ORDER, DiskStep, GuestStep, why_skipped
 
 
@@ -160,3 +162,41 @@ def test_an_unmount_that_fails_fails_the_run(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("snf_image_helper.mounts.mount_image", lambda _: Mounted())
     with pytest.raises(TaskError, match="busy"), Tree(machine(Told()), FAMILY) as tree:
         tree.mount()
+
+
+@pytest.fixture
+def freebsd_on_mbr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A disk of FreeBSD's type; no serial has to be found for it."""
+    path = tmp_path / "disk"
+    mbr_disk(65536, [Part(start=2048, end=9999, type=0xA5)]).save(str(path))
+    disks = Disks(all=(Disk(index=0, device=str(path), size=65536 * 512),))
+    monkeypatch.setattr("snf_image_helper.runner.find_disks", lambda _: disks)
+    return path
+
+
+@pytest.mark.parametrize("given", [{}, {"os_family": OsFamily.FREEBSD, "root_partition": 1}])
+@pytest.mark.parametrize("excluded", [(), (TaskName.FIX_PARTITION_TABLE,), tuple(TaskName)[1:]])
+def test_freebsd_without_a_gpt_is_refused_before_any_task(
+    freebsd_on_mbr: Path, given: dict[str, Any], excluded: tuple[TaskName, ...]
+) -> None:
+    """R-TASK-FIX-4: whichever tasks are excluded, and whether it was detected or not; nothing is written."""
+    before = freebsd_on_mbr.read_bytes()
+    told = Told()
+    skipped = tuple(SkippedTask(task=task, reason="excluded") for task in excluded)
+    with pytest.raises(ImageError, match="FreeBSD is supported on a GPT only, and this image has an MBR"):
+        run_job(job(skipped=skipped, **given), told.report)
+    assert not any(isinstance(event, TaskStarted) for event in told.events)
+    assert freebsd_on_mbr.read_bytes() == before
+
+
+def test_an_inspection_tells_that_freebsd_needs_a_gpt(
+    freebsd_on_mbr: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-TASK-FIX-4, D-28: it looks all the same, and says that a deployment would fail."""
+    inspected: list[Machine] = []
+    monkeypatch.setattr("snf_image_helper.inspection.inspect", lambda subject, _: inspected.append(subject))
+    told = Told()
+    run_job(job(action="inspect"), told.report)
+    assert len(inspected) == 1
+    assert any(isinstance(event, Detected) and event.os_family is OsFamily.FREEBSD for event in told.events)
+    assert any("FreeBSD is supported on a GPT only" in str(event) for event in told.events)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 import warnings as python_warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from snf_image_contract.events import Change, Event, Warned, decode_event
 from snf_image_contract.job import AssignHostname, Job, JobDisk
@@ -66,7 +67,24 @@ class Fifo:
     mode: int = 0o644
 
 
-Node = str | bytes | File | Directory | Link | HardLink | Fifo | None
+@dataclasses.dataclass(frozen=True, slots=True)
+class Socket:
+    """A socket that nobody listens on."""
+
+    mode: int = 0o644
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Device:
+    """A device, which needs root. Without other numbers it has no driver: opening it fails."""
+
+    kind: Literal["character", "block"]
+    major: int = 240
+    minor: int = 0
+    mode: int = 0o666
+
+
+Node = str | bytes | File | Directory | Link | HardLink | Fifo | Socket | Device | None
 """What stands at a path: contents of a file of mode 0644, or one of the classes; None: a directory."""
 Tree = Mapping[str, Node]
 GuestOf = Callable[..., Guest]
@@ -109,6 +127,11 @@ def _make_node(top: str, where: str, node: Node) -> None:
         os.link(f"{top}/{node.path.strip('/')}", where)
     elif isinstance(node, Fifo):
         os.mkfifo(where, node.mode)
+    elif isinstance(node, Socket):
+        os.mknod(where, stat.S_IFSOCK | node.mode)
+    elif isinstance(node, Device):
+        kind = stat.S_IFCHR if node.kind == "character" else stat.S_IFBLK
+        os.mknod(where, kind | node.mode, os.makedev(node.major, node.minor))
     else:
         file = node if isinstance(node, File) else File(node)
         with open(where, "wb") as stream:

@@ -24,6 +24,7 @@ VerifyPolicy = Literal["require", "if-present", "off"]
 class FetchPolicy:
     """What may be fetched, from where, and how long it may take (R-FETCH-1 to R-FETCH-5). In seconds.
 
+    ``min_rate``: bytes a second that a server must send on average over ``idle_timeout``; 0 for no limit.
     ``user``: account that the operator set, None for a uid of its own as root.
     """
 
@@ -33,6 +34,7 @@ class FetchPolicy:
     max_redirects: int = 5
     timeout: float = 30.0
     idle_timeout: float = 300.0
+    min_rate: int = 16384
     insecure: bool = False
     ca_file: str | None = None
     user: str | None = None

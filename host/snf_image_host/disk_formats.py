@@ -6,7 +6,6 @@ fixed sizes, short loops. The facts are those of the formats' published specific
 
 from __future__ import annotations
 
-import re
 import struct
 import uuid
 from collections.abc import Callable, Mapping
@@ -33,12 +32,27 @@ _VMDK_DESCRIPTION: Final = _SECTOR
 """Where qemu looks for the description of a sparse extent, whatever the header says of its place."""
 _VMDK_DESCRIPTION_SECTORS: Final = 20
 """How far qemu reads it, whatever the header says of its length."""
+_VMDK_AT_END: Final = (1 << 64) - 1
+"""A header's place of the table that means: believe the footer, which is before the last sector."""
+_VMDK_FOOTER_BYTES: Final = 3 * _SECTOR
+"""Marker, footer, end of the stream."""
+_VMDK_FOOTER_MARKER: Final = 3
+_VMDK_ACCESS: Final = ("rw", "rdonly", "noaccess")
 _VHDX_REGIONS: Final = 192 * 1024
 _VHDX_METADATA: Final = uuid.UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
 _VHDX_PARAMETERS: Final = uuid.UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
 _VHDX_SIZE: Final = uuid.UUID("2fa54224-cd1b-4876-b211-5dbed83bf4b8").bytes_le
 _VHDX_PARENT: Final = uuid.UUID("a8d35f2d-b30b-454d-abf7-d3d84834ab0c").bytes_le
+_VHDX_REGION_UNIT: Final = 1 << 20
+_VHDX_ITEMS: Final = 64 * 1024
+"""Metadata begins with a table of that length."""
 _MAX_ENTRIES: Final = 2047
+_FACES: Final = (
+    (510, (b"\x55\xaa",), "a disk that a machine could start from"),
+    (32769, (b"CD001", b"NSR02", b"NSR03"), "a CD-ROM"),
+    (64, (b"\x7f\x10\xda\xbe",), "a VDI"),
+)
+"""What other readers go by: where, which bytes, what it would be for them."""
 
 
 class _RefusedError(Exception):
@@ -50,6 +64,7 @@ def inspect_disk_format(read: Read, size: int, container: Container, shown: str)
     try:
         virtual = _INSPECTORS[container](read, size)
         _refuse_absurd(virtual)
+        _refuse_other_faces(read, container)
     except _RefusedError as why:
         raise ImageError(
             f"the {container} image {shown} {why}", hint="make a plain one: qemu-img convert -O qcow2 OLD NEW"
@@ -62,6 +77,15 @@ def inspect_disk_format(read: Read, size: int, container: Container, shown: str)
 def _refuse_absurd(virtual: int) -> None:
     if not 0 < virtual <= MAX_VIRTUAL:
         raise _RefusedError(f"says that its disk has {virtual} bytes")
+
+
+def _refuse_other_faces(read: Read, container: Container) -> None:
+    """An image that is one thing for qemu and another for whoever checked it deceives one of them."""
+    for at, faces, what in _FACES:
+        if container is not Container.VDI or what != "a VDI":
+            for face in faces:
+                if read(len(face), at) == face:
+                    raise _RefusedError(f"is {what} at the same time")
 
 
 def _qcow2(read: Read, size: int) -> int:
@@ -134,22 +158,65 @@ def _vmdk(read: Read, size: int) -> int:
         raise _RefusedError("does not hold its own description")
     if not 8 <= grain <= 1 << 16 or grain & (grain - 1):
         raise _RefusedError(f"has grains of {grain} sectors")
+    if struct.unpack_from("<Q", header, 56)[0] == _VMDK_AT_END:
+        _demand_vmdk_footer(read, size, header)
     # All that qemu reads: what lies behind the announced end could name a parent.
-    _refuse_vmdk_description(read(_VMDK_DESCRIPTION_SECTORS * _SECTOR, _VMDK_DESCRIPTION))
+    data = read(_VMDK_DESCRIPTION_SECTORS * _SECTOR, _VMDK_DESCRIPTION)
+    _refuse_vmdk_description(data, length * _SECTOR)
     return int(capacity) * _SECTOR
 
 
-def _refuse_vmdk_description(data: bytes) -> None:
-    text = data.partition(b"\0")[0].decode("utf-8", "replace")
-    kind = re.search(r'^createType\s*=\s*"([^"\n]*)"', text, re.MULTILINE | re.IGNORECASE)
-    if kind is None or kind[1] not in ("monolithicSparse", "streamOptimized"):
+def _demand_vmdk_footer(read: Read, size: int, header: bytes) -> None:
+    """qemu believes the footer: it must say what the header says, but for the place of the table."""
+    data = read(_VMDK_FOOTER_BYTES, size - _VMDK_FOOTER_BYTES) if size >= 2 * _VMDK_FOOTER_BYTES else b""
+    if len(data) < _VMDK_FOOTER_BYTES or size % _SECTOR:
+        raise _RefusedError("has no footer")
+    marker, footer, end = (data[at : at + _SECTOR] for at in range(0, _VMDK_FOOTER_BYTES, _SECTOR))
+    if struct.unpack_from("<II", marker, 8) != (0, _VMDK_FOOTER_MARKER) or any(marker[16:]) or any(end):
+        raise _RefusedError("has no footer")
+    # Magic number and version; size of the disk and of its grains, and where the description is.
+    same = footer[:8] == header[:8] and footer[12:44] == header[12:44]
+    if not same or struct.unpack_from("<Q", footer, 56)[0] == _VMDK_AT_END:
+        raise _RefusedError("has a footer that contradicts its header")
+
+
+def _refuse_vmdk_description(data: bytes, announced: int) -> None:
+    """Every line must be one that is understood (the formats of the lines are those VMware publishes)."""
+    description, end, _ = data.partition(b"\0")
+    if not end or len(description) > announced:
+        raise _RefusedError("does not hold its own description")
+    if not description.isascii():
+        raise _RefusedError("has a description that is not plain text")
+    text = description.decode("ascii").lower()
+    # Some readers take the first, some the last, and some find it in a comment.
+    if any(text.count(word) > 1 for word in ("createtype", "parentcid")):
+        raise _RefusedError("has a description that contradicts itself")
+    fields, extents = _vmdk_lines(text)
+    kind = fields.get("createtype")
+    if kind not in ('"monolithicsparse"', '"streamoptimized"'):
         raise _RefusedError("is more than one file" if kind else "does not say what it is")
-    parent = re.search(r"^parentCID\s*=\s*(\S+)", text, re.MULTILINE | re.IGNORECASE)
-    if (parent and parent[1].lower() != "ffffffff") or "parentfilenamehint" in text.lower():
+    if fields.get("parentcid", "ffffffff") != "ffffffff" or "parentfilenamehint" in text:
         raise _RefusedError("has a parent")
-    extents = re.findall(r"^(?:RW|RDONLY|NOACCESS)\s+\d+\s+(\S+)", text, re.MULTILINE | re.IGNORECASE)
-    if [word.upper() for word in extents] != ["SPARSE"]:
+    if len(extents) != 1 or extents[0][2:3] != ["sparse"] or any("/" in word for word in extents[0]):
         raise _RefusedError("is more than one file")
+
+
+def _vmdk_lines(text: str) -> tuple[dict[str, str], list[list[str]]]:
+    """Fields by name, and the words of the lines that name extents, of a description in lower case."""
+    fields: dict[str, str] = {}
+    extents: list[list[str]] = []
+    for line in map(str.strip, text.split("\n")):
+        name, equals, value = line.partition("=")
+        words = line.split(" ")
+        if not line or line.startswith(("#", "ddb")):
+            continue
+        if equals and " " not in name:
+            fields[name] = value.strip()
+        elif words[0] in _VMDK_ACCESS:
+            extents.append(words)
+        else:
+            raise _RefusedError("has a line in its description that is not known here")
+    return fields, extents
 
 
 def _vhd(read: Read, size: int) -> int:
@@ -181,26 +248,40 @@ def _vhdx(read: Read, size: int) -> int:
     if regions[:4] != b"regi":
         raise _RefusedError("has no table of its regions")
     (count,) = struct.unpack_from("<I", regions, 8)
-    metadata = None
-    for at in range(16, 16 + 32 * min(count, _MAX_ENTRIES), 32):
+    if count > _MAX_ENTRIES:
+        raise _RefusedError("has a table of absurd size")
+    metadata: list[tuple[int, int]] = []
+    for at in range(16, 16 + 32 * count, 32):
         offset, length = struct.unpack_from("<QI", regions, at + 16)
         if offset + length > size:
             raise _RefusedError("has a region behind its end")
+        if offset < _VHDX_REGION_UNIT or offset % _VHDX_REGION_UNIT:
+            raise _RefusedError("has a region at an odd place")
         if regions[at : at + 16] == _VHDX_METADATA:
-            metadata = offset
-    if metadata is None:
-        raise _RefusedError("has no metadata")
-    return _vhdx_metadata(read, metadata)
+            metadata.append((offset, length))
+    if len(metadata) != 1:
+        raise _RefusedError("has no metadata" if not metadata else "has metadata twice")
+    return _vhdx_metadata(read, *metadata[0])
 
 
-def _vhdx_metadata(read: Read, metadata: int) -> int:
+def _vhdx_metadata(read: Read, metadata: int, end: int) -> int:
     table = read(64 * 1024, metadata)
     if table[:8] != b"metadata":
         raise _RefusedError("has no metadata")
     (count,) = struct.unpack_from("<H", table, 10)
+    if count > _MAX_ENTRIES:
+        raise _RefusedError("has a table of absurd size")
     found: dict[bytes, int] = {}
-    for at in range(32, 32 + 32 * min(count, _MAX_ENTRIES), 32):
-        found[table[at : at + 16]] = metadata + struct.unpack_from("<I", table, at + 16)[0]
+    for at in range(32, 32 + 32 * count, 32):
+        name = table[at : at + 16]
+        offset, length = struct.unpack_from("<II", table, at + 16)
+        if name in found:
+            raise _RefusedError("has metadata twice")
+        if name in (_VHDX_PARAMETERS, _VHDX_SIZE) and (
+            length != 8 or not _VHDX_ITEMS <= offset <= end - length
+        ):
+            raise _RefusedError("has metadata at an odd place")
+        found[name] = metadata + offset
     if _VHDX_PARENT in found:
         raise _RefusedError("has a parent")
     if _VHDX_PARAMETERS not in found or _VHDX_SIZE not in found:

@@ -6,6 +6,8 @@ import enum
 import struct
 from typing import Final
 
+from snf_image_host.tar_header import is_tar
+
 AUTO: Final = "auto"
 """What asks to look at the first bytes."""
 HEAD_SIZE: Final = 128 * 1024
@@ -69,20 +71,20 @@ def recognise(head: bytes) -> Container:
         return Container.BZIP2
     if len(head) >= 72 and struct.unpack_from("<I", head, 64)[0] == _VDI_SIGNATURE:
         return Container.VDI
-    if _is_tar(head):
+    if is_tar(head):
         return Container.TAR
+    if _is_vmdk_description(head):
+        return Container.VMDK
     return _behind_skippable(head)
 
 
-def _is_tar(head: bytes) -> bool:
-    """A POSIX or GNU header whose checksum is right."""
-    if len(head) < _SECTOR or head[257:262] != b"ustar":
-        return False
-    try:
-        expected = int(head[148:156].strip(b" \0"), 8)
-    except ValueError:
-        return False
-    return sum(head[:148]) + 8 * 0x20 + sum(head[156:_SECTOR]) == expected
+def _is_vmdk_description(head: bytes) -> bool:
+    """The text that a VMDK in several files begins with, whatever its first line is."""
+    sector = head[:_SECTOR]
+    is_text = sector.isascii() and all(
+        char.isprintable() or char.isspace() for char in sector.decode("ascii")
+    )
+    return is_text and b'createtype="' in head.lower()
 
 
 def _behind_skippable(head: bytes) -> Container:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import io
 import os
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oslo_utils.imageutils import format_inspector
 
 from snf_image_contract.names import ImageFormat
 from snf_image_host.copying import CopyResult, copy_image
@@ -232,75 +229,6 @@ def test_qemu_opens_no_backing_file_even_if_it_is_named(
     monkeypatch.setattr(disk_format, "inspect_disk_format", lambda *_: 0)
     copy(tmp_path / "backed", tmp_path / "disk")
     assert not any((tmp_path / "disk").read_bytes())
-
-
-def make(name: str, directory: Path) -> bytes:
-    return converted(directory, name).read_bytes()
-
-
-ORACLES: dict[str, Callable[[], object]] = {
-    "qcow2": format_inspector.QcowInspector,
-    "vmdk": format_inspector.VMDKInspector,
-    "vhd": format_inspector.VHDInspector,
-    "vhdx": format_inspector.VHDXInspector,
-    "vdi": format_inspector.VDIInspector,
-}
-
-
-def oracle(data: bytes, name: str) -> int | None:
-    """What oslo.utils says: the size of the disk, None if it does not think that the image is safe."""
-    inspector = format_inspector.InspectWrapper(io.BytesIO(data), expected_format=None)
-    try:
-        while inspector.read(65536):
-            pass
-        inspector.close()
-        found = inspector.format
-        if str(found) != name:
-            return None
-        assert found is not None
-        found.safety_check()
-        return int(found.virtual_size)
-    except Exception:  # noqa: BLE001 - whatever it raises is a no
-        return None
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return {name: make(name, tmp_path_factory.mktemp(name)) for name in FORMATS}
-
-
-@pytest.mark.requires("qemu-img")
-@pytest.mark.parametrize("name", FORMATS)
-def test_the_oracle_agrees_about_plain_images(name: str, plain: dict[str, bytes]) -> None:
-    """D-3: compared with the inspector of oslo.utils."""
-    size = inspect(plain[name], name)
-    assert size >= len(DISK)
-    assert oracle(plain[name], name) == size
-
-
-@pytest.mark.requires("qemu-img")
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_what_the_oracle_refuses_is_refused(plain: dict[str, bytes], data: st.DataObject) -> None:
-    """D-3: damaged headers are errors of the image; we are at least as strict as oslo.utils about safety."""
-    name = data.draw(st.sampled_from(sorted(FORMATS)))
-    image = bytearray(plain[name])
-    span = {"vhdx": 0x330000, "vmdk": 2048}.get(name, 640)
-    for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(4, min(span, len(image)) - 1))
-        image[at] = data.draw(st.integers(0, 255))
-    try:
-        size = inspect(bytes(image), name)
-    except ImageError:
-        return
-    if name == "qcow2":
-        verdict = oracle(bytes(image), name)
-        assert verdict == size or (verdict is None and _compatible_only(image))
-
-
-def _compatible_only(image: bytearray) -> bool:
-    """Bits that readers may ignore, which oslo.utils looks at all the same."""
-    return any(image[80:96])
 
 
 @pytest.mark.parametrize("name", FORMATS)

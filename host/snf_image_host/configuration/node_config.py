@@ -86,6 +86,7 @@ class NodeConfig:
     fetch_allow_private: bool
     fetch_max_redirects: int
     fetch_timeout: float
+    fetch_min_rate: int
     fetch_max_param_size: int
     fetch_user: str | None
     fetch_insecure: bool

@@ -132,6 +132,14 @@ class Curl:
         self._wait(Deadline(seconds or None))
         return os.readv(self._out, [view])
 
+    def read_all(self, limit: int, seconds: float) -> bytes:
+        """A short output, ``limit`` bytes of it at most; ``seconds`` for all of them together."""
+        deadline = Deadline(seconds or None)
+        data = b""
+        while chunk := self._read(limit - len(data), deadline):
+            data += chunk
+        return data
+
     def end(self) -> int:
         """curl's exit status."""
         status = self.running.wait(10.0)
@@ -149,14 +157,14 @@ class Curl:
         return words.partition(") ")[2][:200] or words[:200]
 
     def _read(self, length: int, deadline: Deadline) -> bytes:
-        self._wait(deadline)
+        self._wait(deadline, "no whole answer came within")
         return os.read(self._out, length)
 
-    def _wait(self, deadline: Deadline) -> None:
+    def _wait(self, deadline: Deadline, problem: str = "nothing came for") -> None:
         limit = None if deadline.seconds is None else deadline.remaining()
         if not select.select([self._out], [], [], limit)[0]:
             raise NodeError(
-                f"{self._shown}: nothing came for {deadline.seconds:g} seconds",
+                f"{self._shown}: {problem} {deadline.seconds:g} seconds",
                 hint="the server or the way to it is slow; see FETCH_TIMEOUT and COPY_IDLE_TIMEOUT",
             )
 

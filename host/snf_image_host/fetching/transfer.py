@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
 from typing import Final
@@ -22,6 +23,7 @@ from snf_image_host.fetching.curl import (
     place_of,
     run_curl,
 )
+from snf_image_host.fetching.pace import Pace
 from snf_image_host.parameters.problems import ParseError
 from snf_image_host.parameters.urls import parse_url, redact_url
 from snf_image_host.reporter import Reporter
@@ -81,6 +83,7 @@ class Transfer:
         self._policy = policy
         self._account = account
         self._reporter = reporter
+        self._pace = Pace(policy)
         self._curl: Curl | None = None
         self._position = 0
         self._resumes = 0
@@ -116,7 +119,9 @@ class Transfer:
             curl = self._curl
             if curl is None:
                 return 0
+            begun = time.monotonic()
             count = curl.read_into(view, self._policy.idle_timeout)
+            self._pace.add(count, time.monotonic() - begun, self.shown)
             self._position += count
             if count:
                 return count
@@ -208,9 +213,7 @@ class Transfer:
         """The size by a run of its own; then the transfer begins."""
         asked = Call(url=call.url, shown=call.shown, address=call.address, port=call.port, size_only=True)
         curl = self._start(asked)
-        answer, view = b"", memoryview(bytearray(_MAX_SIZE_ANSWER))
-        while len(answer) < _MAX_SIZE_ANSWER and (count := curl.read_into(view, self._policy.timeout)):
-            answer += bytes(view[:count])
+        answer = curl.read_all(_MAX_SIZE_ANSWER, self._policy.timeout)
         status, complaint = curl.end(), curl.complaint()
         self._end_run()
         if status != 0:

@@ -62,6 +62,7 @@ def fetch_policy(config: NodeConfig) -> FetchPolicy:
         max_redirects=config.fetch_max_redirects,
         timeout=config.fetch_timeout,
         idle_timeout=config.copy_idle_timeout,
+        min_rate=config.fetch_min_rate,
         insecure=config.fetch_insecure,
         ca_file=config.fetch_ca_file,
         user=config.fetch_user,

@@ -7,6 +7,7 @@ until the kernel has seen it in use.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import secrets
@@ -28,6 +29,16 @@ _POLL_SECONDS: Final = 0.2
 _ALONE_SECONDS: Final = 5.0
 """How long memory is waited for when no other deployment can give any back."""
 _PREFIX: Final = "vm-"
+_ASIDE_PREFIX: Final = "aside-"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Other:
+    """A VM that runs: since when (seconds since the epoch), its memory (MiB), and whether it has a place."""
+
+    begun: float
+    memory: int
+    has_place: bool
 
 
 @contextlib.contextmanager
@@ -46,7 +57,7 @@ def room_for_vm(settings: HelperSettings, reporter: Reporter) -> Iterator[None]:
                 others = _others(directory)
                 missing = _missing(settings, others)
                 if missing is None:
-                    held.enter_context(_presence(directory, settings.memory + OVERHEAD_MIB))
+                    held.enter_context(_presence(directory, _PREFIX, settings.memory + OVERHEAD_MIB))
             if missing is None:
                 break
             waited = time.monotonic() - begun
@@ -59,6 +70,27 @@ def room_for_vm(settings: HelperSettings, reporter: Reporter) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def room_aside(settings: HelperSettings) -> Iterator[bool]:
+    """Room for a VM that nobody waits for, now or not at all; False if there is none.
+
+    It has no place among HELPER_PARALLEL: with one place, whoever deploys next would wait for a VM that is
+    none of theirs. Nor does it take the memory of a deployment: it only begins where there is enough for
+    itself and for one more. Its own is counted against deployments that begin meanwhile like anybody's, so
+    that the node's memory is never promised twice. To give way instead, by being ended when somebody
+    wants in, would leave a busy node without the state for ever.
+    """
+    directory = directory_of(settings)
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        with uninterrupted(), _turn(directory):
+            needed = settings.memory + OVERHEAD_MIB
+            is_room = _missing_memory(2 * needed, _others(directory)) is None
+            if is_room:
+                held.enter_context(_presence(directory, _ASIDE_PREFIX, needed))
+        yield is_room
+
+
 def directory_of(settings: HelperSettings) -> str:
     """Where those who share this node's memory meet: the deployments of root, or of one user."""
     return settings.runtime_dir if os.geteuid() == 0 else os.path.join(settings.state_dir, "room")
@@ -67,14 +99,19 @@ def directory_of(settings: HelperSettings) -> str:
 _HINT: Final = "free memory, set HELPER_MEMORY lower, or deploy fewer instances at once"
 
 
-def _missing(settings: HelperSettings, others: list[tuple[float, int]]) -> str | None:
+def _missing(settings: HelperSettings, others: list[_Other]) -> str | None:
     """What there is no room in, or None."""
-    if settings.parallel and len(others) >= settings.parallel:
-        return f"{len(others)} others run, HELPER_PARALLEL={settings.parallel}"
-    needed = settings.memory + OVERHEAD_MIB
+    placed = sum(other.has_place for other in others)
+    if settings.parallel and placed >= settings.parallel:
+        return f"{placed} others run, HELPER_PARALLEL={settings.parallel}"
+    return _missing_memory(settings.memory + OVERHEAD_MIB, others)
+
+
+def _missing_memory(needed: int, others: list[_Other]) -> str | None:
+    """How ``needed`` MiB are not there, or None."""
     now = time.time()
     # What has just been started has not taken its memory yet.
-    promised = sum(memory for begun, memory in others if now - begun < _SETTLED_SECONDS)
+    promised = sum(other.memory for other in others if now - other.begun < _SETTLED_SECONDS)
     available = _available_mib()
     if available is None or available - promised >= needed:
         return None
@@ -103,9 +140,9 @@ def _turn(directory: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _presence(directory: str, memory: int) -> Iterator[None]:
+def _presence(directory: str, prefix: str, memory: int) -> Iterator[None]:
     """A file that says how much memory (MiB) this VM needs, locked as long as it runs."""
-    path = os.path.join(directory, f"{_PREFIX}{secrets.token_hex(6)}-{memory}")
+    path = os.path.join(directory, f"{prefix}{secrets.token_hex(6)}-{memory}")
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -116,16 +153,17 @@ def _presence(directory: str, memory: int) -> Iterator[None]:
         os.close(fd)
 
 
-def _others(directory: str) -> list[tuple[float, int]]:
-    """Start (seconds since the epoch) and memory (MiB) of every VM of ours that runs."""
+def _others(directory: str) -> list[_Other]:
+    """Every VM of ours that runs."""
     found = []
     for name in os.listdir(directory):
-        if name.startswith(_PREFIX):
+        if name.startswith((_PREFIX, _ASIDE_PREFIX)):
             path = os.path.join(directory, name)
             with contextlib.suppress(OSError, ValueError):
                 begun = os.stat(path).st_mtime
                 if _is_locked(path):
-                    found.append((begun, int(name.rpartition("-")[2])))
+                    memory = int(name.rpartition("-")[2])
+                    found.append(_Other(begun=begun, memory=memory, has_place=name.startswith(_PREFIX)))
                 else:
                     os.unlink(path)  # its owner was killed
     return found

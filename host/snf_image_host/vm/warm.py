@@ -20,7 +20,7 @@ from snf_image_host.vm.accelerator import HelperFiles
 from snf_image_host.vm.commandline import UsedAccelerator
 from snf_image_host.vm.machine import HelperVm
 from snf_image_host.vm.qmp import QmpError
-from snf_image_host.vm.room import room_for_vm
+from snf_image_host.vm.room import room_aside, room_for_vm
 from snf_image_host.vm.saved_state import StateError, StateStore, store_of
 from snf_image_process import Deadline
 
@@ -31,11 +31,18 @@ _DEVICES_MIB: Final = 64
 
 
 def make_state(
-    settings: HelperSettings, image: HelperFiles, reporter: Reporter, *, again: bool = False
+    settings: HelperSettings,
+    image: HelperFiles,
+    reporter: Reporter,
+    *,
+    again: bool = False,
+    aside: bool = False,
 ) -> str | None:
     """The path of the state that fits; made if it is not there, or ``again``. None: somebody else makes it.
 
-    :class:`NodeError` if it cannot be made. To be called in the main thread.
+    The VM waits for room like that of a deployment; made ``aside`` it takes nobody's place, and None is
+    returned where there is no room for it at once. :class:`NodeError` if it cannot be made. To be called
+    in the main thread.
     """
     evidence = tempfile.mkdtemp(prefix="snf-image-warm-")
     try:
@@ -48,7 +55,10 @@ def make_state(
             if not alive.enter_context(store.being_made()):
                 return None
             alive.callback(store.abandon)
-            alive.enter_context(room_for_vm(settings, reporter))
+            if aside and not alive.enter_context(room_aside(settings)):
+                return None
+            if not aside:
+                alive.enter_context(room_for_vm(settings, reporter))
             vm.boot_to_be_saved()
             _save(vm, store, limit=(settings.memory + _DEVICES_MIB) * _MIB)
             return store.path
@@ -106,6 +116,7 @@ def make_state_later(settings: HelperSettings, image: HelperFiles, accelerator: 
     """If there is no state yet, leave a process behind that makes it: nobody waits for it.
 
     It is a copy of this one, with the same settings, out of reach of the terminal and of who waits for us.
+    Where it finds no room aside from that of deployments it ends, and the next deployment leaves another.
     """
     if not settings.warm or settings.debug or settings.protocol == "text":
         return
@@ -130,6 +141,6 @@ def _become_detached(settings: HelperSettings, image: HelperFiles) -> NoReturn:
                 os.dup2(null, stream)
             os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
             os.nice(10)
-            make_state(settings, image, Reporter())
+            make_state(settings, image, Reporter(), aside=True)
     finally:
         os._exit(0)

@@ -16,7 +16,7 @@ from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm import room
-from snf_image_host.vm.room import directory_of, room_for_vm
+from snf_image_host.vm.room import directory_of, room_aside, room_for_vm
 from snf_image_process import PIPE, start
 
 if TYPE_CHECKING:
@@ -138,3 +138,41 @@ def test_a_kernel_that_does_not_say_holds_nobody_up(settings: HelperSettings, me
     meminfo.unlink()
     with room_for_vm(settings, Reporter()):
         pass
+
+
+def test_what_runs_aside_takes_no_place(settings: HelperSettings) -> None:
+    """R-HLP-14, D-8: whoever deploys next does not wait for the state that is saved for later."""
+    limited = dataclasses.replace(settings, parallel=1, wait_timeout=0.05)
+    with room_aside(limited) as first, room_for_vm(limited, Reporter()), room_aside(limited) as second:
+        assert first
+        assert second
+        with pytest.raises(NodeError, match="1 others run, HELPER_PARALLEL=1"):
+            room_for_vm(limited, Reporter()).__enter__()
+    assert os.listdir(directory_of(settings)) == []
+
+
+def test_what_runs_aside_leaves_memory_for_a_deployment(settings: HelperSettings, meminfo: Path) -> None:
+    """R-HLP-14: it begins only beside the next one, and at once or not at all."""
+    begun = time.monotonic()
+    needed = settings.memory + room.OVERHEAD_MIB
+    for available, is_room in ((2 * needed - 1, False), (2 * needed, True)):
+        set_available(meminfo, available)
+        with room_aside(settings) as found:
+            assert found == is_room
+            assert len(os.listdir(directory_of(settings))) == is_room
+    with another(settings, needed), room_aside(settings) as found:
+        assert not found
+    assert time.monotonic() - begun < 5
+
+
+def test_the_memory_of_what_runs_aside_is_counted(
+    settings: HelperSettings, meminfo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-HLP-14: the node's memory is not promised twice: of two that begin meanwhile, one waits."""
+    needed = settings.memory + room.OVERHEAD_MIB
+    set_available(meminfo, 2 * needed)
+    hasty = dataclasses.replace(settings, wait_timeout=0.05)
+    with room_aside(settings) as found, room_for_vm(hasty, Reporter()):
+        assert found
+        with pytest.raises(NodeError, match=f"needs {needed} MiB of memory, 0 MiB are available"):
+            room_for_vm(hasty, Reporter()).__enter__()

@@ -22,6 +22,7 @@ from snf_image_host.errors import NodeError
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm import Account, machine, room, saved_state
 from snf_image_host.vm import warm as warm_module
+from snf_image_host.vm.room import room_for_vm
 from snf_image_host.vm.saved_state import StateError, StateStore, store_of
 from snf_image_host.vm.warm import make_state, make_state_later
 
@@ -260,7 +261,7 @@ def test_only_one_makes_it_at_a_time(warm: HelperSettings, image: Any, reporter:
 def test_it_is_made_only_where_there_is_room(
     warm: HelperSettings, image: Any, reporter: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R-HLP-14: its VM takes as much memory as that of a deployment, and counts like one."""
+    """R-HLP-14: if somebody asks for it, its VM takes the memory of a deployment's, and counts like one."""
     meminfo = tmp_path / "meminfo"
     meminfo.write_text(f"MemAvailable: {(warm.memory + 191) * 1024} kB\n")
     monkeypatch.setattr(room, "MEMINFO", str(meminfo))
@@ -330,6 +331,21 @@ def test_the_first_deployment_leaves_somebody_behind_who_makes_it(
     time.sleep(0.2)
     assert os.stat(store.path).st_ino == inode
     assert capfd.readouterr() == ("", "")
+
+
+def test_nobody_waits_for_the_state_that_is_left_to_be_made(
+    *, warm: HelperSettings, image: Any, reporter: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """R-HLP-14: with one place, it is made beside a deployment; without memory for both it is not made."""
+    limited = dataclasses.replace(warm, parallel=1, wait_timeout=0.05)
+    meminfo = tmp_path / "meminfo"
+    monkeypatch.setattr(room, "MEMINFO", str(meminfo))
+    meminfo.write_text(f"MemAvailable: {(3 * (warm.memory + 192) - 1) * 1024} kB\n")
+    with room_for_vm(limited, reporter):
+        assert make_state(limited, image("good"), reporter, aside=True) is None
+        assert not store_of(warm, image("good"), "tcg").exists()
+        meminfo.write_text(f"MemAvailable: {3 * (warm.memory + 192) * 1024} kB\n")
+        assert make_state(limited, image("good"), reporter, aside=True) is not None
 
 
 @pytest.mark.parametrize("changed", [{"warm": False}, {"debug": True}, {"protocol": "text"}])
