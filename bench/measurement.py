@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -63,10 +64,14 @@ class Measurement:
 
 
 def in_turns(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, tuple[float, ...]]:
-    """Each run once a round, one after the other, so that a busy moment of the machine meets all of them."""
+    """Each run once a round, one after the other, so that a busy moment of the machine meets all of them.
+
+    What one has left to be written out is written before the next begins.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, once in runs.items():
+            os.sync()
             times[name].append(round(once(), 4))
     return {name: tuple(values) for name, values in times.items()}
 
