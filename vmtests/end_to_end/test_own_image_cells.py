@@ -12,6 +12,10 @@ from snf_image_process import run
 from snf_image_vmtests import places
 from snf_image_vmtests.fixture_images import load_fixture
 
+BSD = {"network_file: /etc/network/interfaces\n": "", "uid: 1000": "uid: 1001"}
+"""What of the example is otherwise on a BSD."""
+BSD_CELL = "fqdn-password-keys-static"
+
 
 @pytest.mark.requires("qemu", "fixtures", "helper-image", "snf-image")
 @pytest.mark.timeout(400, method="signal")
@@ -19,15 +23,13 @@ from snf_image_vmtests.fixture_images import load_fixture
     ("fixture", "family", "changes", "wanted"),
     [
         ("alpine-mbr-ext4", "alpine", {}, "fqdn-password-swapdisk-static-slaac"),
+        ("freebsd-gpt-ufs2", "freebsd", BSD | {"root_partition: 1": "root_partition: 3"}, BSD_CELL),
+        ("netbsd-mbr-ffs1-big-endian", "netbsd", BSD, BSD_CELL),
         (
-            "freebsd-gpt-ufs2",
-            "freebsd",
-            {
-                "root_partition: 1": "root_partition: 3",
-                "network_file: /etc/network/interfaces\n": "",
-                "uid: 1000": "uid: 1001",
-            },
-            "fqdn-password-keys-static",
+            "openbsd-mbr-ffs2",
+            "openbsd",
+            BSD | {"root_partition: 1": 'root_partition: 1\nmounts: ["/home=1e"]'},
+            BSD_CELL,
         ),
     ],
 )

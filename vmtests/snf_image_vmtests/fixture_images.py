@@ -6,10 +6,13 @@ import dataclasses
 import functools
 import json
 import os
+from typing import Final
 
 from snf_image_contract import codec
 from snf_image_vmtests import places
 
+BSDS: Final = ("freebsd", "netbsd", "openbsd")
+"""Families that have UFS and their passwords in master.passwd."""
 _SECTORS = 2048
 """Sectors of a mebibyte."""
 _MAX_RECORD = 1024 * 1024
@@ -65,7 +68,8 @@ class Facts:
 class PartitionFacts:
     """One partition of the image; ``start`` and ``size`` in mebibytes.
 
-    ``inside``: a partition of the disklabel in partition ``number``.
+    ``inside``: a partition of the disklabel in partition ``number``. ``cylinder``: sectors of that label's,
+    of which OpenBSD uses whole ones only.
     ``first_sector`` and ``sectors``, of 512 bytes, where it is not made of whole mebibytes.
     """
 
@@ -76,6 +80,7 @@ class PartitionFacts:
     mount: str | None = None
     container: bool = False
     inside: bool = False
+    cylinder: int = 63 * 16
     first_sector: int | None = None
     sectors: int | None = None
 
@@ -109,13 +114,14 @@ class FixtureImage:
         return {part.mount: part.number for part in self.partitions if part.mount is not None}
 
     def root(self) -> PartitionFacts:
-        """The partition with the root file system."""
-        (found,) = (part for part in self.partitions if part.number == self.facts.root_partition)
+        """The partition with the root file system; it may lie in a disklabel."""
+        (found,) = (part for part in self.partitions if part.mount == "/")
         return found
 
     def last_partition(self) -> PartitionFacts:
         """The partition that a deployment enlarges: the last on the disk; a container is not one."""
-        return max((part for part in self.partitions if not part.container), key=lambda part: part.start)
+        candidates = (part for part in self.partitions if not part.container)
+        return max(candidates, key=lambda part: part.start_sector)
 
     def account(self, name: str) -> Account:
         for account in self.facts.accounts:

@@ -7,12 +7,15 @@ import functools
 import hashlib
 import json
 import os
+import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from snf_image_contract import codec
 from snf_image_process import ProcessError, run
-from snf_image_vmtests import matrix_model
-from snf_image_vmtests.fixture_images import Account, Facts, FixtureImage, PartitionFacts, Setting
+from snf_image_vmtests import disklabel, matrix_model
+from snf_image_vmtests.disklabel import DisklabelError, Extent
+from snf_image_vmtests.fixture_images import BSDS, Account, Facts, FixtureImage, PartitionFacts, Setting
 from snf_image_vmtests.matrix import Cell, MatrixError, decode_cells, load_plain
 
 NAME: Final = "image"
@@ -26,20 +29,27 @@ FAMILIES: Final = {
     "gentoo": Setting(path="/etc/conf.d/hostname", key="hostname"),
     "slackware": Setting(path="/etc/HOSTNAME"),
     "freebsd": Setting(path="/etc/rc.conf", key="hostname"),
+    "netbsd": Setting(path="/etc/myname"),
+    "openbsd": Setting(path="/etc/myname"),
     "windows": Setting(path="/unattend.xml"),
     "windows-legacy": Setting(path="/sysprep/sysprep.inf"),
 }
 """Where each family keeps its name, unless the description says something else."""
-_NETWORK_FILES: Final = {"freebsd": "/etc/rc.conf"}
-_KERNEL_NAMES: Final = dict.fromkeys(FAMILIES, False) | dict.fromkeys(
-    ("alpine", "slackware", "freebsd"), True
-)
+_NETWORK_FILES: Final = {
+    "freebsd": "/etc/rc.conf",
+    "netbsd": "/etc/ifconfig.vioif0",
+    "openbsd": "/etc/hostname.vio0",
+}
+_KERNEL_NAMES: Final = dict.fromkeys(FAMILIES, False) | dict.fromkeys(("alpine", "slackware", *BSDS), True)
 """Families whose interfaces are called as the kernel calls them, unless the description says otherwise."""
 _CHECKED: Final = ("ext2", "ext3", "ext4", "xfs", "btrfs", "ntfs", "vfat")
 """File systems whose checker the inspection VM has."""
 _UFS: Final = {"1": "ufs1", "2": "ufs2"}
 """Those that the fixtures' reader judges, by the version that blkid tells."""
 _CONTAINERS: Final = ("5", "f", "85")
+_ROOT_LETTER: Final = "a"
+"""Where a disklabel has the root, by the habit of all who start from one."""
+_MOUNT: Final = re.compile("(/.+)=([1-9][0-9]*[a-z]?)")
 _ROOM_MIB: Final = 256
 _MIB: Final = 1024 * 1024
 _SECTORS: Final = _MIB // 512
@@ -49,7 +59,8 @@ _SECTORS: Final = _MIB // 512
 class Description:
     """What the author of an image says of it.
 
-    ``image``: a raw disk, relative to the description. ``mounts``: further partitions, as ``/boot=2``.
+    ``image``: a raw disk, relative to the description. ``mounts``: further partitions, as ``/boot=2``, or as
+    ``/home=1e`` for partition e of the disklabel in partition 1.
     ``hostname``, ``network_file``, ``kernel_names``, ``own_swap``, ``grows``: as in :class:`Facts`.
     ``cloud_init``: it has cloud-init.
     """
@@ -102,16 +113,12 @@ def describe(description: Description, where: str) -> FixtureImage:
     try:
         table = json.loads(run(["sfdisk", "--json", path], timeout=60).text)["partitiontable"]
         size, digest = os.stat(path).st_size, _sha256(path)
-    except (ProcessError, OSError, ValueError, KeyError) as error:
+        found = _found(path, table, description.family)
+    except (ProcessError, OSError, ValueError, KeyError, DisklabelError) as error:
         raise MatrixError(f"{where}: image {path}: {error}") from None
-    mounts = _mounts(description, where)
-    partitions = tuple(_partition(path, table, number, mounts) for number in range(len(table["partitions"])))
-    root = next((part for part in partitions if part.number == description.root_partition), None)
-    if root is None or root.filesystem is None:
-        raise MatrixError(f"{where}: root_partition: {description.root_partition} has no known file system")
-    absent = mounts.keys() - {part.number for part in partitions}
-    if absent:
-        raise MatrixError(f"{where}: mounts: there is no partition {min(absent)}")
+    root, filesystem = _root(description, found, where)
+    mounts = _mounts(description, root, found, where)
+    partitions = tuple(dataclasses.replace(found[place], mount=mounts.get(place)) for place in found)
     windows = description.family.startswith("windows")
     if not windows and not any(account.name == "root" for account in description.accounts):
         raise MatrixError(f"{where}: accounts: root, whose password is set, is not among them")
@@ -120,7 +127,7 @@ def describe(description: Description, where: str) -> FixtureImage:
         family=description.family,
         distribution=description.family,
         root_partition=description.root_partition,
-        root_filesystem=root.filesystem,
+        root_filesystem=filesystem,
         table="gpt" if table["label"] == "gpt" else "mbr",
         grows=description.grows,
         accounts=description.accounts,
@@ -139,7 +146,7 @@ def standard_cells(description: Description, image: FixtureImage) -> list[dict[s
     lacks: dict[str, tuple[str, ...]] = {} if description.cloud_init else {"cloud": ("yes",)}
     if description.family.startswith("windows"):
         lacks |= matrix_model.NOT_WINDOWS
-    elif description.family == "freebsd":
+    elif description.family in BSDS:
         lacks |= matrix_model.NOT_BSD
     elif number is None:
         lacks |= {"swap": ("partition",)}
@@ -163,38 +170,68 @@ def _free_number(image: FixtureImage) -> int | None:
     return next((number for number in range(last + 1, limit + 1) if number not in numbers), None)
 
 
-def _mounts(description: Description, where: str) -> dict[int, str]:
-    mounts = {description.root_partition: "/"}
+def _found(path: str, table: dict[str, Any], family: str) -> dict[str, PartitionFacts]:
+    """The table's partitions by number; by number and letter, such as ``1a``, those of a disklabel."""
+    found: dict[str, PartitionFacts] = {}
+    for row in table.get("partitions", ()):
+        number = int(row["node"].removeprefix(path).lstrip("p"))
+        place = Extent(start=row["start"], sectors=row["size"])
+        labelled = row["type"] in disklabel.SLICES.get(family, ())
+        label = disklabel.read(path, place, family) if labelled else None
+        if label is not None:
+            for letter, extent in label.partitions.items():
+                part = _facts(number, extent, _filesystem(path, extent))
+                part = dataclasses.replace(part, inside=True, cylinder=label.cylinder)
+                found[f"{number}{letter}"] = part
+            continue
+        container = table["label"] == "dos" and row["type"] in _CONTAINERS
+        kind = None if container else _filesystem(path, place)
+        found[str(number)] = dataclasses.replace(_facts(number, place, kind), container=container)
+    return found
+
+
+def _root(description: Description, found: Mapping[str, PartitionFacts], where: str) -> tuple[str, str]:
+    """Which partition of ``found`` is the root's, and its file system."""
+    number = str(description.root_partition)
+    place = number if number in found else number + _ROOT_LETTER
+    filesystem = found[place].filesystem if place in found else None
+    if filesystem is None:
+        raise MatrixError(f"{where}: root_partition: {number} has no known file system")
+    return place, filesystem
+
+
+def _mounts(
+    description: Description, root: str, found: Mapping[str, PartitionFacts], where: str
+) -> dict[str, str]:
+    """Mount points by partition, named as in ``found``: of the root and of those in the description."""
+    mounts = {root: "/"}
     for text in description.mounts:
-        point, _, number = text.partition("=")
-        if not point.startswith("/") or not number.isdecimal():
+        match = _MOUNT.fullmatch(text)
+        if match is None:
             raise MatrixError(f"{where}: mounts: {text!r} is not like /boot=2")
-        if int(number) in mounts:
-            raise MatrixError(f"{where}: mounts: partition {number} is mounted twice")
-        mounts[int(number)] = point
+        point, place = match.groups()
+        if place in mounts:
+            raise MatrixError(f"{where}: mounts: partition {place} is mounted twice")
+        if place not in found:
+            raise MatrixError(f"{where}: mounts: there is no partition {place}")
+        mounts[place] = point
     return mounts
 
 
-def _partition(path: str, table: dict[str, Any], index: int, mounts: dict[int, str]) -> PartitionFacts:
-    row = table["partitions"][index]
-    number = int(row["node"].removeprefix(path).lstrip("p"))
-    start, sectors = row["start"], row["size"]
-    container = table["label"] == "dos" and row["type"] in _CONTAINERS
-    kind = None if container else _filesystem(path, start * 512, sectors * 512)
+def _facts(number: int, place: Extent, kind: str | None) -> PartitionFacts:
     return PartitionFacts(
         number=number,
-        start=start // _SECTORS,
-        size=sectors // _SECTORS,
-        first_sector=start,
-        sectors=sectors,
+        start=place.start // _SECTORS,
+        size=place.sectors // _SECTORS,
+        first_sector=place.start,
+        sectors=place.sectors,
         filesystem=kind,
-        mount=mounts.get(number),
-        container=container,
     )
 
 
-def _filesystem(path: str, offset: int, size: int) -> str | None:
-    argv = ["blkid", "-p", "-O", str(offset), "-S", str(size), "-o", "export", path]
+def _filesystem(path: str, place: Extent) -> str | None:
+    extent = ["-O", str(place.start * disklabel.SECTOR), "-S", str(place.sectors * disklabel.SECTOR)]
+    argv = ["blkid", "-p", *extent, "-o", "export", path]
     told = run(argv, timeout=60, accept=(0, 2)).text.splitlines()
     tags = dict(line.split("=", 1) for line in told if "=" in line)
     kind = tags.get("TYPE")

@@ -12,11 +12,11 @@ import re
 from snf_image_vmtests import crypt_hash, manifest, places, ufs_look, windows_proofs
 from snf_image_vmtests.deployment import ADDRESS, INJECTED, KEY, MAC, MIB, Deployed
 from snf_image_vmtests.evidence import Evidence
-from snf_image_vmtests.fixture_images import FixtureImage
+from snf_image_vmtests.fixture_images import BSDS, FixtureImage
 from snf_image_vmtests.inspection import InspectedDisk, InspectionVm, PartitionSeen
 
-_CYLINDER = 63 * 16 * 512
-BSDS = ("freebsd", "netbsd", "openbsd")
+_ROUNDING = 32
+"""Sectors; OpenBSD's partitions have a multiple of them."""
 _ALIGNMENT = 2048
 """Sectors of a mebibyte."""
 _TELLING = 6
@@ -141,8 +141,7 @@ def prove_filesystems(deployed: Deployed, disk: InspectedDisk) -> None:
         if known.filesystem.startswith("ufs"):
             ufs_look.check(deployed.disk, known.offset)
             size, remainder = ufs_look.size(deployed.disk, known.offset)
-            # OpenBSD uses whole cylinders only.
-            remainder += _CYLINDER if known.inside else 0
+            remainder += (known.cylinder + _ROUNDING) * 512 if known.inside else 0
         else:
             remainder = MIB
             check_filesystem(disk, partition, known.filesystem)
