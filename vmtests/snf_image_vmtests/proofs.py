@@ -132,6 +132,7 @@ def prove_filesystems(deployed: Deployed, disk: InspectedDisk) -> None:
         partition = disk.partition(known.number)
         if known.filesystem == "vfat":
             assert disk.tags(known.number)["TYPE"] == "vfat"
+            check_filesystem(disk, partition, "vfat")
             continue
         if known.filesystem == "ntfs":
             windows_proofs.check_ntfs(deployed, disk, partition)
@@ -155,7 +156,7 @@ def prove_filesystems(deployed: Deployed, disk: InspectedDisk) -> None:
 
 def check_filesystem(disk: InspectedDisk, partition: PartitionSeen, kind: str) -> None:
     """Run the checker of a file system, without letting it mend anything."""
-    commands = {"xfs": "xfs_repair -n", "btrfs": "btrfs check --readonly"}
+    commands = {"xfs": "xfs_repair -n", "btrfs": "btrfs check --readonly", "vfat": "fsck.fat -n"}
     disk.vm.succeed(f"{commands.get(kind, 'e2fsck -fn')} {partition.device}")
 
 

@@ -1,16 +1,20 @@
 """The inspection VM tells of a disk what is on it, and notices what is wrong with it."""
 
+import dataclasses
 import os
 import shutil
+import struct
 
 import pytest
 
 from snf_image_process import run
 from snf_image_vmtests import manifest, places, ufs_look, windows_proofs
+from snf_image_vmtests.deployment import Deployed
 from snf_image_vmtests.evidence import Evidence
-from snf_image_vmtests.fixture_images import load_fixture, names
+from snf_image_vmtests.fixture_images import BSDS, load_fixture, names
 from snf_image_vmtests.inspection import InspectionVm
-from snf_image_vmtests.proofs import check_filesystem, filesystem_size, manifest_of
+from snf_image_vmtests.matrix import Cell
+from snf_image_vmtests.proofs import check_filesystem, filesystem_size, manifest_of, prove_filesystems
 from snf_image_vmtests.vm import CommandError
 
 pytestmark = [pytest.mark.requires("qemu", "fixtures"), pytest.mark.timeout(600, method="signal")]
@@ -47,15 +51,14 @@ def test_every_fixture_is_what_its_record_says(
                 assert size <= known.size * MIB
             elif kind == "ntfs":
                 assert 0 <= known.size * MIB - windows_proofs.ntfs_size(disk, seen) <= 64 * 1024
-            elif kind != "vfat":
+            else:
                 check_filesystem(disk, seen, kind)
-                assert filesystem_size(disk, seen, kind) == known.size * MIB
+                assert kind == "vfat" or filesystem_size(disk, seen, kind) == known.size * MIB
     tree = manifest_of(fixture, inspection_vm, evidence)
     if fixture.facts.family.startswith("windows"):
         assert "/windows" in {path.lower() for path in tree}
         return
-    bsd = fixture.facts.family in ("freebsd", "netbsd", "openbsd")
-    secrets = tree["/etc/master.passwd" if bsd else "/etc/shadow"]
+    secrets = tree["/etc/master.passwd" if fixture.facts.family in BSDS else "/etc/shadow"]
     assert (secrets.kind, secrets.uid) == ("file", 0)
     assert tree["/root"].mode == 0o700
     for account in fixture.facts.accounts:
@@ -92,6 +95,35 @@ def test_a_damaged_file_system_fails_its_checker_and_the_next_disk_is_fine(
         check_filesystem(disk, disk.partition(1), "ext4")
     with inspection_vm.disk(fixture.path, evidence) as disk:
         check_filesystem(disk, disk.partition(1), "ext4")
+
+
+def test_a_damaged_efi_system_partition_fails_the_proof(
+    inspection_vm: InspectionVm, evidence: Evidence, tmp_path: object
+) -> None:
+    """It has the right type still, but a cluster's entry in the first of its two tables is another."""
+    fixture = load_fixture("windows2022-gpt-ntfs")
+    (esp,) = (part for part in fixture.partitions if part.filesystem == "vfat")
+    path = os.path.join(str(tmp_path), "damaged.raw")
+    run(["cp", "--sparse=always", fixture.path, path], timeout=120)
+    with open(path, "r+b") as file:
+        file.seek(esp.offset)
+        sector_size, _, reserved = struct.unpack_from("<HBH", file.read(512), 11)
+        file.seek(esp.offset + reserved * sector_size + 5)
+        file.write(b"\x5a")
+    deployed = Deployed(
+        cell=Cell(id="esp", fixture=fixture.name, disk_size=1),
+        original=fixture,
+        fixture=dataclasses.replace(fixture, partitions=(esp,)),
+        status=0,
+        output="",
+        disk=path,
+        swap_disk=None,
+        receipt={},
+    )
+    with inspection_vm.disk(fixture.path, evidence) as disk:
+        prove_filesystems(deployed, disk)
+    with pytest.raises(CommandError, match=r"fsck\.fat"), inspection_vm.disk(path, evidence) as disk:
+        prove_filesystems(deployed, disk)
 
 
 def test_a_changed_byte_is_a_difference(
