@@ -31,6 +31,7 @@ thead th { position: sticky; top: 0; background: Canvas; }
 .outcome { font-weight: 600; }
 summary { cursor: pointer; }
 :focus-visible { outline: 3px solid #0969da; outline-offset: 2px; }
+@media (prefers-color-scheme: dark) { :focus-visible { outline-color: #58a6ff; } }
 section > details { border: 1px solid #8888; margin: .4rem 0; padding: .3rem .6rem; }
 pre { overflow: auto; max-height: 24rem; padding: .5rem; border: 1px solid #8888; }
 img { max-width: 100%; }
@@ -38,6 +39,9 @@ ul { margin: .3rem 0; padding-left: 1.1rem; }
 .skip { position: absolute; left: -99rem; } .skip:focus { position: static; }
 """
 _SCRIPT: Final = """
+const STEPS = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]};
+const openers = new Map();
+
 function open_target() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target instanceof HTMLDetailsElement) {
@@ -46,9 +50,56 @@ function open_target() {
     target.scrollIntoView();
   }
 }
+
+// A link to a cell opens it each time, not only where the address changes, and is where Escape goes back to.
+function follow(event) {
+  const link = event.target.closest('a[href^="#cell-"]');
+  if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+    event.preventDefault();
+    history.pushState(null, "", link.hash);
+    open_target();
+    openers.set(document.activeElement.parentElement, link);
+  }
+}
+
+function close() {
+  const open = document.activeElement.closest("details[open]");
+  if (open) {
+    open.open = false;
+    open.querySelector("summary").focus();
+    openers.get(open)?.focus();
+    openers.delete(open);
+  }
+}
+
+// To the next entry in a direction; what has none is passed over.
+function move(event, [down, right]) {
+  const cell = event.target.closest("td");
+  let row = cell.parentElement.rowIndex, column = cell.cellIndex, next;
+  do {
+    row += down;
+    column += right;
+    next = event.currentTarget.rows[row]?.cells[column];
+  } while (next && !next.querySelector("summary"));
+  event.preventDefault();
+  next?.querySelector("summary").focus();
+}
+
 addEventListener("hashchange", open_target);
+document.addEventListener("click", follow);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") close();
+});
+document.getElementById("overview").addEventListener("keydown", (event) => {
+  const plain = !event.altKey && !event.ctrlKey && !event.metaKey && !event.shiftKey;
+  if (plain && event.key in STEPS && event.target.localName === "summary") move(event, STEPS[event.key]);
+});
 open_target();
 """
+_KEYS: Final = (
+    "Tab goes to the next entry, the arrows to those beside it. Enter opens: an entry its cells, a cell its "
+    "evidence. Escape closes, and goes back to where it was opened."
+)
 
 
 def page(title: str, cells: tuple[Reported, ...]) -> str:
@@ -66,6 +117,7 @@ def page(title: str, cells: tuple[Reported, ...]) -> str:
     _text(main, "h1", title)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in summary(cells).items() if count)
     _text(main, "p", f"{len(cells)} cells: {counts or 'none'}.", id="summary")
+    _text(main, "p", _KEYS)
     _overview(main, cells)
     section = ET.SubElement(main, "section", {"aria-labelledby": "cells"})
     _text(section, "h2", "Cells", id="cells", tabindex="-1")
@@ -149,7 +201,13 @@ def _entry(row: ET.Element, cells: list[Reported]) -> None:
 def _cell(parent: ET.Element, reported: Reported) -> None:
     record = reported.record
     details = ET.SubElement(
-        parent, "details", {"id": f"cell-{record.cell.id}", "class": _class(record.outcome)}
+        parent,
+        "details",
+        {
+            "id": f"cell-{record.cell.id}",
+            "class": _class(record.outcome),
+            "aria-label": f"Evidence of {record.cell.id}",
+        },
     )
     top = ET.SubElement(details, "summary")
     _text(
