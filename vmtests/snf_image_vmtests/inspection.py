@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
-from snf_image_vmtests import places
+from snf_image_vmtests import manifest, places
 from snf_image_vmtests.evidence import Evidence
 from snf_image_vmtests.qemu_command import DirectBoot, Hardware
 from snf_image_vmtests.vm import Vm, VmError
@@ -22,6 +22,7 @@ from snf_image_vmtests.vm import Vm, VmError
 _BOOT_SECONDS: Final = 120.0
 _PLUG_SECONDS: Final = 60.0
 _ARCHIVE_SECONDS: Final = 180.0
+_BESIDE: Final = "/tmp/beside"  # noqa: S108 - in a VM of its own
 _ARCHIVE_BYTES: Final = 8 * 1024**3
 """Size of the sparse disk that an archive is written to."""
 
@@ -154,18 +155,33 @@ class InspectedDisk:
 
     @contextlib.contextmanager
     def archive(self, mounts: Mapping[str, int]) -> Iterator[str]:
-        """Path of a tar archive with every file of the mounted tree, owners by number, all attributes."""
+        """Path of a tar archive with every file of the mounted tree, owners by number, all attributes.
+
+        What tar cannot tell stands beside the tree (:func:`snf_image_vmtests.manifest.read_archive`).
+        """
         with tempfile.NamedTemporaryFile(dir=places.build_directory(), prefix=".archive.") as file:
             file.truncate(_ARCHIVE_BYTES)
             with self.mounted(mounts) as top, plugged(
                 self.vm, file.name, f"archive{next(self._names)}", read_only=False
             ) as device:  # fmt: skip
+                beside = self._tell_beside(top, is_ntfs=self.tags(mounts["/"])["TYPE"] == "ntfs")
                 self.vm.succeed(
                     f"tar -C {top} -c --format=posix --numeric-owner --xattrs --xattrs-include='*'"
-                    f" -b 2048 -f /dev/{device} . && sync",
+                    f" -b 2048 -f /dev/{device} . -C {_BESIDE} {' '.join(beside)} && sync",
                     seconds=_ARCHIVE_SECONDS,
                 )
             yield file.name
+
+    def _tell_beside(self, top: str, *, is_ntfs: bool) -> list[str]:
+        """Write what tar cannot tell of the tree: counts of links, attributes that have to be asked for."""
+        attributes = manifest.NTFS_ATTRIBUTES if is_ntfs else ()
+        commands = [
+            f"mkdir -p {_BESIDE} && cd {top}",
+            f"find . ! -type d -links +1 -printf '%n %P\\0' >{_BESIDE}/{manifest.LINKS}",
+            *(f"getfattr -R -P -h -e hex -n {name} . >{_BESIDE}/{name}" for name in attributes),
+        ]
+        self.vm.succeed(" && ".join(commands), seconds=_ARCHIVE_SECONDS)
+        return [manifest.LINKS, *attributes]
 
 
 @contextlib.contextmanager

@@ -48,7 +48,9 @@ def prove_disk(deployed: Deployed, vm: InspectionVm, evidence: Evidence) -> mani
     with evidence.step("compare the tree with the receipt"):
         prove_nothing_else_changed(deployed, before, after, evidence)
     if windows:
-        windows_proofs.prove_windows(deployed, windows_proofs.folded(files))
+        windows_proofs.prove_windows(
+            deployed, windows_proofs.folded(files), windows_proofs.folded_tree(after)
+        )
         return after
     if deployed.cell.cloud_init:
         prove_seed(deployed, files, after)
@@ -69,7 +71,7 @@ def manifest_of(fixture: FixtureImage, vm: InspectionVm, evidence: Evidence) -> 
     """The manifest of an image before deployment; kept by the image's digest, because that takes time."""
     directory = os.path.join(places.build_directory(), "manifests")
     os.makedirs(directory, exist_ok=True)
-    path = os.path.join(directory, f"{fixture.sha256}.json")
+    path = os.path.join(directory, f"{fixture.sha256}-{manifest.FORMAT}.json")
     if not os.path.exists(path):
         with vm.disk(fixture.path, evidence) as disk, _archive(fixture, fixture.path, disk) as archive:
             manifest.save(manifest.read_archive(archive), path)
@@ -183,11 +185,11 @@ def prove_nothing_else_changed(
     """What differs between the trees is what the receipt lists, no more and no less."""
     receipt = deployed.receipt
     if deployed.fixture.facts.root_filesystem == "ntfs":
-        before, after = windows_proofs.folded(before), windows_proofs.folded(after)
+        before, after = windows_proofs.folded_tree(before), windows_proofs.folded_tree(after)
         receipt = windows_proofs.folded_receipt(receipt)
     found = manifest.differences(before, after)
     evidence.write("changed.txt", "".join(f"{path}: {what}\n" for path, what in sorted(found.items())))
-    wrong = manifest.unexplained(found, receipt)
+    wrong = manifest.unexplained(found, receipt, manifest.groups(before, after))
     assert not wrong, "\n".join(wrong)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import os
 import re
 import tempfile
@@ -20,6 +22,22 @@ SYSTEM = "/windows/system32/config/system"
 _CLUSTER = 4096
 _MAX_FILE = 1024 * 1024
 DEFAULT_USERS = ("Administrator",)
+_SYSTEM = "010100000000000512000000"
+_ADMINISTRATORS = "01020000000000052000000020020000"
+_FULL_CONTROL = "ff011f00"
+
+
+def _descriptor(flags: str) -> str:
+    """sha256 of the descriptor that keeps out all but SYSTEM and administrators (MS-DTYP, 2.4.6)."""
+    head = f"01000490 14000000 24000000 00000000 30000000 {_ADMINISTRATORS} {_SYSTEM}"
+    system, administrators = (
+        f"00{flags}{size}00 {_FULL_CONTROL} {who}" for size, who in (("14", _SYSTEM), ("18", _ADMINISTRATORS))
+    )
+    return hashlib.sha256(bytes.fromhex(f"{head} 02003400 02000000 {system} {administrators}")).hexdigest()
+
+
+PRIVATE = {"file": _descriptor("00"), "directory": _descriptor("03")}
+"""Security descriptors by kind of file; what a directory has is for everything in it, too."""
 
 
 def check_ntfs(deployed: Deployed, disk: InspectedDisk, partition: PartitionSeen) -> None:
@@ -58,6 +76,14 @@ def folded(found: Mapping[str, Any]) -> dict[str, Any]:
     return {path.lower(): value for path, value in found.items()}
 
 
+def folded_tree(tree: manifest.Manifest) -> manifest.Manifest:
+    """A manifest with the names of each file as NTFS compares them."""
+    return {
+        path.lower(): dataclasses.replace(item, names=tuple(sorted(name.lower() for name in item.names)))
+        for path, item in tree.items()
+    }
+
+
 def folded_receipt(receipt: Mapping[str, Any]) -> dict[str, Any]:
     tasks = [
         {"changes": [change | {"path": change["path"].lower(), "detail": change["detail"].lower()}
@@ -72,8 +98,8 @@ def is_wanted(path: str, item: manifest.Item) -> bool:
     return item.kind == "file" and not path.lower().endswith((".exe", "software", "sam", "ntuser.dat"))
 
 
-def prove_windows(deployed: Deployed, files: Mapping[str, bytes]) -> None:
-    """Everything that Windows will find; ``files`` by folded path."""
+def prove_windows(deployed: Deployed, files: Mapping[str, bytes], tree: manifest.Manifest) -> None:
+    """Everything that Windows will find; ``files`` and ``tree`` by folded path."""
     legacy = deployed.fixture.facts.family == "windows-legacy"
     control_set, architecture = _current(files[SYSTEM])
     prove_remote_desktop(files, control_set)
@@ -81,6 +107,7 @@ def prove_windows(deployed: Deployed, files: Mapping[str, bytes]) -> None:
     prove_removal(deployed, files)
     prove_passwords(deployed, files)
     prove_files(deployed, files)
+    prove_privacy(deployed, tree)
     if legacy:
         _prove_sysprep_inf(deployed, files)
     else:
@@ -140,6 +167,17 @@ def prove_removal(deployed: Deployed, files: Mapping[str, bytes]) -> None:
     for path in left:
         name = path.replace("/", "\\")
         assert f'@del /f /q "c:{name}"' in script, f"{path} is left behind"
+
+
+def prove_privacy(deployed: Deployed, tree: manifest.Manifest) -> None:
+    """Nobody reads or changes what has a secret or runs as SYSTEM."""
+    private = [path for path in tree if path == SCRIPTS or path.startswith(f"{SCRIPTS}/")]
+    if deployed.cell.product_key and deployed.fixture.facts.family == "windows":
+        private.append(answer_file(deployed))
+    for path in private:
+        assert dict(tree[path].xattrs)["system.ntfs_acl"] == PRIVATE[tree[path].kind], (
+            f"{path} is not private"
+        )
 
 
 def prove_extension(deployed: Deployed, files: Mapping[str, bytes]) -> None:

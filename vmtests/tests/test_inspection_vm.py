@@ -19,6 +19,8 @@ from snf_image_vmtests.vm import CommandError
 
 pytestmark = [pytest.mark.requires("qemu", "fixtures"), pytest.mark.timeout(600, method="signal")]
 MIB = 1024 * 1024
+EVERYONE = bytes.fromhex("010100000000000100000000")
+"""S-1-1-0; ntfs-3g gives it full control of what it makes."""
 
 
 WRITTEN = [
@@ -141,6 +143,45 @@ def test_a_changed_byte_is_a_difference(
         found = manifest.differences(before, manifest.read_archive(archive))
     assert list(found.values()) == ["content"]
     assert set(found) <= {"/srv/bystander", "/home/alice/notes.txt"}
+
+
+@pytest.mark.requires("e2fsprogs")
+def test_a_further_name_of_a_file_is_a_difference_of_both(
+    inspection_vm: InspectionVm, evidence: Evidence, tmp_path: object
+) -> None:
+    fixture = load_fixture("alpine-mbr-ext4")
+    path = os.path.join(str(tmp_path), "linked.raw")
+    shutil.copyfile(fixture.path, path)
+    for request in ("ln /etc/shadow /srv/same", "set_inode_field /etc/shadow links_count 2"):
+        run(["debugfs", "-w", "-R", request, f"{path}?offset={MIB}"], timeout=60)
+    before = manifest_of(fixture, inspection_vm, evidence)
+    with inspection_vm.disk(path, evidence) as disk:
+        check_filesystem(disk, disk.partition(1), "ext4")
+        with disk.archive(fixture.mounts()) as archive:
+            after = manifest.read_archive(archive)
+            files = manifest.read_files(archive, ["/etc/shadow", "/srv/same"])
+    assert manifest.differences(before, after) == {"/etc/shadow": "links, names", "/srv/same": "created"}
+    assert after["/etc/shadow"] == after["/srv/same"]
+    assert (after["/srv/same"].links, after["/srv/same"].names) == (2, ("/etc/shadow", "/srv/same"))
+    assert files["/etc/shadow"] == files["/srv/same"] != b""
+
+
+def test_a_right_given_on_ntfs_is_a_difference(
+    inspection_vm: InspectionVm, evidence: Evidence, tmp_path: object
+) -> None:
+    """One entry of one security descriptor allows something else; nothing else of the volume does."""
+    fixture = load_fixture("windows2003-mbr-ntfs")
+    path = os.path.join(str(tmp_path), "changed.raw")
+    with open(fixture.path, "rb") as file:
+        data = file.read()
+    full, read = (struct.pack("<BBHI", 0, 3, 20, mask) + EVERYONE for mask in (0x1F01FF, 0x1200A9))
+    assert full in data
+    with open(path, "wb") as file:
+        file.write(data.replace(full, read, 1))
+    before = manifest_of(fixture, inspection_vm, evidence)
+    with inspection_vm.disk(path, evidence) as disk, disk.archive(fixture.mounts()) as archive:
+        found = manifest.differences(before, manifest.read_archive(archive))
+    assert list(found.values()) == ["xattrs"]
 
 
 def test_the_vm_writes_nothing_to_the_disk_it_looks_at(
