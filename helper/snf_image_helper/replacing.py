@@ -32,6 +32,24 @@ def attributes_of(status: os.stat_result) -> Attributes:
     return Attributes(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
 
+def of_itself(fd: int) -> str:
+    """A path for calls that take no descriptor of O_PATH; it names the opened file itself, be it a link."""
+    return f"/proc/self/fd/{fd}"
+
+
+def description(parent: int, name: str) -> tuple[Attributes, dict[str, bytes | None]]:
+    """Everything about a file but its contents, to be compared with what it is later."""
+    with opened(name, os.O_RDONLY, parent) as fd:
+        try:
+            names = os.listxattr(fd)
+        except OSError:  # UFS has none, or hides them
+            names = []
+        values: dict[str, bytes | None] = {each: os.getxattr(fd, each) for each in names}
+        for each in ntfs_security.KEPT:
+            values[each] = ntfs_security.read_attribute(f"{of_itself(parent)}/{name}", each)
+        return attributes_of(os.fstat(fd)), values
+
+
 def give(fd: int, uid: int, gid: int) -> None:
     """Set the owner unless it is right already: an ordinary user's tests run on their own trees."""
     status = os.fstat(fd)

@@ -166,7 +166,7 @@ class Root:
         """An extended attribute of ``path`` itself; None if it has none of that name."""
         try:
             with self._open(path, os.O_PATH | os.O_NOFOLLOW) as fd:
-                return os.getxattr(_of_itself(fd), name)
+                return os.getxattr(replacing.of_itself(fd), name)
         except OSError as error:
             if error.errno in (errno.ENODATA, errno.ENOTSUP):
                 return None
@@ -197,6 +197,7 @@ class Root:
                 demand_regular(path, old)
                 if not force and replacing.holds(place.parent, place.name, data):
                     return
+            was = replacing.description(place.parent, place.name) if old is not None and force else None
             if old is not None and self._must_rewrite(path, place.parent, place.name, old):
                 replacing.overwrite(place.parent, place.name, data, stated if force else None)
             else:
@@ -204,6 +205,8 @@ class Root:
                 attributes = replacing.attributes_of(old) if old is not None and keep else stated
                 replacing.replace(place.parent, place.name, data, attributes, keep_extended=keep)
             self._record_at(path, place, "created" if old is None else "modified", detail)
+            if was is not None and was != replacing.description(place.parent, place.name):
+                self._record_at(path, place, "attributes")
 
     def mkdir(self, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> None:
         """Make a directory and its missing parents, all with the same owner and mode.
@@ -285,7 +288,7 @@ class Root:
         """Give ``path`` itself, whatever it is, an extended attribute; nothing where none can be."""
         with blaming(path), self._open(path, os.O_PATH | os.O_NOFOLLOW) as fd:
             try:
-                os.setxattr(_of_itself(fd), name, value)
+                os.setxattr(replacing.of_itself(fd), name, value)
             except OSError as error:
                 if error.errno != errno.ENOTSUP:
                     raise
@@ -387,11 +390,6 @@ class Root:
             self._warn(f"{path}: rewritten in place, to keep its extended attributes")
             return True
         return False
-
-
-def _of_itself(fd: int) -> str:
-    """A path for calls that take no descriptor of O_PATH; it names the opened file itself, be it a link."""
-    return f"/proc/self/fd/{fd}"
 
 
 def _components(path: str) -> list[str]:

@@ -216,6 +216,22 @@ def test_force_gives_the_stated_attributes(guest_of: GuestOf) -> None:
     assert os.listxattr(f"{guest.target}/root/key") == []
 
 
+@pytest.mark.parametrize(
+    ("old", "told"),
+    [
+        (File("old", mode=0o600), ["modified"]),
+        (File("old", mode=0o640), ["modified", "attributes"]),
+        (File("old", mode=0o600, uid=7), ["modified", "attributes"]),
+        (File("old", mode=0o600, attributes={"user.note": b"lost"}), ["modified", "attributes"]),
+    ],
+)
+def test_force_tells_that_attributes_changed(guest_of: GuestOf, old: File, told: list[str]) -> None:
+    """R-TASK-6: the receipt speaks of attributes, too, if those of a file that was there changed."""
+    guest = guest_of({"/etc/hosts": old})
+    guest.root.write("/etc/hosts", b"new", mode=0o600, force=True)
+    assert changes(guest) == [(kind, "/etc/hosts") for kind in told]
+
+
 def test_unchanged_contents_are_not_written(guest_of: GuestOf) -> None:
     guest = guest_of({"/etc/hostname": "web1\n"})
     before = os.stat(f"{guest.target}/etc/hostname")

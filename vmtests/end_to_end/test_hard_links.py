@@ -23,7 +23,7 @@ from snf_image_vmtests.proofs import prove_disk
 def test_a_file_of_two_names_is_not_replaced_under_one(
     alpine: FixtureImage, inspection_vm: InspectionVm, evidence: Evidence, tmp_path: object
 ) -> None:
-    """R-TASK-6: it is rewritten in place, with a warning; the proof compares the names, too."""
+    """D-29: it is rewritten in place, with a warning; the proof compares the names, too."""
     path = os.path.join(str(tmp_path), "linked.raw")
     shutil.copyfile(alpine.path, path)
     for request in ("ln /etc/shadow /srv/same", "set_inode_field /etc/shadow links_count 2"):

@@ -190,7 +190,7 @@ def test_a_link_that_was_broken_is_found_at_every_name() -> None:
 
 
 def test_a_file_of_several_names_must_not_be_replaced_under_one() -> None:
-    """R-TASK-6: it is rewritten, so that all its names show the change; the receipt has the one asked for."""
+    """D-29: it is rewritten, so that all its names show the change; the receipt has the one asked for."""
     before = _linked("/a", "/b")
     rewritten, replaced = _linked("/a", "/b", content="y"), _linked("/a", content="y") | _linked("/b")
     assert _wrong(before, rewritten, ("/a", "modified", "")) == []
