@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import shutil
 
@@ -33,6 +34,6 @@ def test_a_file_of_two_names_is_not_replaced_under_one(
     cell = Cell(id="linked", fixture=alpine.name, disk_size=192, hostname="linked", credential="password")
     deployed = deploy(cell, image, str(tmp_path), evidence)
     assert deployed.status == 0, deployed.output
-    assert "/etc/shadow: has 2 names; rewritten in place" in deployed.output
+    assert "/etc/shadow: has 2 names; rewritten in place" in json.dumps(deployed.receipt["warnings"])
     tree = prove_disk(deployed, inspection_vm, evidence)
     assert tree["/srv/same"].names == ("/etc/shadow", "/srv/same")
