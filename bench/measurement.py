@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -69,8 +70,9 @@ def in_turns(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, 
     What one has left to be written out is written before the next begins.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
+    for number in range(1, rounds + 1):
         for name, once in runs.items():
+            print(f"round {number} of {rounds}: {name}", file=sys.stderr, flush=True)
             os.sync()
             times[name].append(round(once(), 4))
     return {name: tuple(values) for name, values in times.items()}

@@ -1,6 +1,6 @@
 """`make bench`: measures the copy, the helper and whole deployments; prints a table, writes JSON.
 
-    .venv/bin/python bench/run.py [--quick] [--only copy|helper] [--output build/bench.json]
+    .venv/bin/python bench/run.py [--quick] [--only copy|helper] [--without-guestfs] [--output FILE]
 
 Nothing is asserted: a machine may be busy. What is missed is marked in the table.
 """
@@ -45,7 +45,7 @@ def main() -> int:
     build = os.path.join(CHECKOUT, "build")
     rounds = QUICK_ROUNDS if arguments.quick else ROUNDS
     try:
-        measured = [*_measure(build, arguments.only, rounds)]
+        measured = [*_measure(build, arguments.only, rounds, guestfs=not arguments.without_guestfs)]
         _write(arguments.output, measured)
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was left behind", file=sys.stderr)
@@ -62,12 +62,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds instead of {ROUNDS}")
     parser.add_argument("--only", choices=("copy", "helper"), help="measure this alone")
     parser.add_argument(
+        "--without-guestfs", action="store_true", help="leave out virt-customize and virt-resize, the slowest"
+    )
+    parser.add_argument(
         "--output", default=os.path.join(CHECKOUT, "build", "bench.json"), help="where the JSON goes"
     )
     return parser.parse_args()
 
 
-def _measure(build: str, only: str | None, rounds: int) -> Iterator[Measurement]:
+def _measure(build: str, only: str | None, rounds: int, *, guestfs: bool) -> Iterator[Measurement]:
     """One measurement after the other, each told as soon as it is there."""
     os.makedirs(build, exist_ok=True)
     free = shutil.disk_usage(build).free
@@ -81,7 +84,7 @@ def _measure(build: str, only: str | None, rounds: int) -> Iterator[Measurement]
         for path in (image, os.path.join(helper, "manifest.json")):
             if not os.path.exists(path):
                 raise BenchError(f"{path} is missing: `make helper-image fixtures` builds it")
-        left_out = _install_guestfs()
+        left_out = _install_guestfs() if guestfs else "--without-guestfs"
         with _directory(build) as directory:
             yield _told(measure_helper(directory, image, helper, rounds, with_guestfs=left_out))
 
