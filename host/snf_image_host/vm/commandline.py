@@ -109,8 +109,11 @@ def words_of(image: KernelWords, accelerator: UsedAccelerator) -> str:
 
 
 def kernel_words(image_words: str, *, debug: bool, extra: Sequence[str] = ()) -> str:
-    """The kernel's command line: the image's own words, ours, and a panic that ends the VM at once."""
-    debugging = ["snf_image_debug_helper"] if debug else []
+    """The kernel's command line: the image's own words, ours, and a panic that ends the VM at once.
+
+    ``debug``: what the kernel does is to be seen, although the image's words may ask it to be quiet.
+    """
+    debugging = ["snf_image_debug_helper", "loglevel=6"] if debug else []
     return " ".join([*image_words.split(), "snf_image_activate_helper", *debugging, *extra, "panic=-1"])
 
 

@@ -110,7 +110,9 @@ def test_no_option_string_takes_a_value_from_outside() -> None:
 
 def test_the_debug_word() -> None:
     """R-HLP-11."""
-    assert kernel_words("", debug=True) == "snf_image_activate_helper snf_image_debug_helper panic=-1"
+    assert (
+        kernel_words("", debug=True) == "snf_image_activate_helper snf_image_debug_helper loglevel=6 panic=-1"
+    )
 
 
 @pytest.mark.parametrize("mode", ["read-write", "read-only"])
