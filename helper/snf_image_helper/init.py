@@ -348,6 +348,8 @@ def power_off() -> None:
     if "acpi=off" in kernel_words():
         from snf_image_helper.power_switch import switch_off  # noqa: PLC0415 - the kernel cannot
 
+        # The kernel's own last line, which evidence of a helper that ended by itself ends with.
+        print("helper: power down", flush=True)
         with contextlib.suppress(OSError):
             switch_off()
     _libc.reboot(ctypes.c_int(_RB_POWER_OFF))

@@ -327,7 +327,7 @@ def test_the_end_is_a_power_off(machine: Machine, switch: list[str], monkeypatch
 
 @pytest.mark.parametrize(("words", "switched"), [(["quiet", "acpi=off"], True), (["quiet"], False)])
 def test_without_acpi_the_switch_is_ours(
-    monkeypatch: pytest.MonkeyPatch, words: list[str], switched: bool
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words: list[str], switched: bool
 ) -> None:
     """R-HLP-11: the kernel that was told not to look for ACPI could only halt."""
     steps: list[str] = []
@@ -342,6 +342,7 @@ def test_without_acpi_the_switch_is_ours(
     with pytest.raises(PoweredOffError):
         init.power_off()
     assert steps == ["switched"] * switched
+    assert capfd.readouterr().out == "helper: power down\n" * switched
 
 
 def test_the_switch_is_an_instruction_for_those_who_may() -> None:
