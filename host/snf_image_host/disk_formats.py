@@ -48,11 +48,11 @@ _VHDX_ITEMS: Final = 64 * 1024
 """Metadata begins with a table of that length."""
 _MAX_ENTRIES: Final = 2047
 _FACES: Final = (
-    (510, (b"\x55\xaa",), "a disk that a machine could start from"),
-    (32769, (b"CD001", b"NSR02", b"NSR03"), "a CD-ROM"),
-    (64, (b"\x7f\x10\xda\xbe",), "a VDI"),
+    (510, (b"\x55\xaa",), "a disk that a machine could start from", None),
+    (32769, (b"CD001", b"NSR02", b"NSR03"), "a CD-ROM", None),
+    (64, (b"\x7f\x10\xda\xbe",), "a VDI", Container.VDI),
 )
-"""What other readers go by: where, which bytes, what it would be for them."""
+"""What other readers go by: where, which bytes, what it would be for them, and whose own face that is."""
 
 
 class _RefusedError(Exception):
@@ -81,11 +81,9 @@ def _refuse_absurd(virtual: int) -> None:
 
 def _refuse_other_faces(read: Read, container: Container) -> None:
     """An image that is one thing for qemu and another for whoever checked it deceives one of them."""
-    for at, faces, what in _FACES:
-        if container is not Container.VDI or what != "a VDI":
-            for face in faces:
-                if read(len(face), at) == face:
-                    raise _RefusedError(f"is {what} at the same time")
+    for at, faces, what, own in _FACES:
+        if container is not own and any(read(len(face), at) == face for face in faces):
+            raise _RefusedError(f"is {what} at the same time")
 
 
 def _qcow2(read: Read, size: int) -> int:
@@ -264,7 +262,7 @@ def _vhdx(read: Read, size: int) -> int:
     return _vhdx_metadata(read, *metadata[0])
 
 
-def _vhdx_metadata(read: Read, metadata: int, end: int) -> int:
+def _vhdx_metadata(read: Read, metadata: int, size: int) -> int:
     table = read(64 * 1024, metadata)
     if table[:8] != b"metadata":
         raise _RefusedError("has no metadata")
@@ -278,7 +276,7 @@ def _vhdx_metadata(read: Read, metadata: int, end: int) -> int:
         if name in found:
             raise _RefusedError("has metadata twice")
         if name in (_VHDX_PARAMETERS, _VHDX_SIZE) and (
-            length != 8 or not _VHDX_ITEMS <= offset <= end - length
+            length != 8 or not _VHDX_ITEMS <= offset <= size - length
         ):
             raise _RefusedError("has metadata at an odd place")
         found[name] = metadata + offset

@@ -11,7 +11,7 @@ from snf_image_process import run
 from snf_image_vmtests import manifest, places, ufs_look, windows_proofs
 from snf_image_vmtests.deployment import Deployed
 from snf_image_vmtests.evidence import Evidence
-from snf_image_vmtests.fixture_images import BSDS, load_fixture, names
+from snf_image_vmtests.fixture_images import BSDS, FixtureImage, load_fixture, names
 from snf_image_vmtests.inspection import InspectionVm
 from snf_image_vmtests.matrix import Cell
 from snf_image_vmtests.proofs import check_filesystem, filesystem_size, manifest_of, prove_filesystems
@@ -128,19 +128,27 @@ def test_a_damaged_efi_system_partition_fails_the_proof(
         prove_filesystems(deployed, disk)
 
 
+def differences_of(
+    fixture: FixtureImage, data: bytes, vm: InspectionVm, evidence: Evidence, tmp_path: object
+) -> dict[str, str]:
+    """What the manifest of an image with these bytes says that the fixture's does not."""
+    path = os.path.join(str(tmp_path), "changed.raw")
+    with open(path, "wb") as file:
+        file.write(data)
+    before = manifest_of(fixture, vm, evidence)
+    with vm.disk(path, evidence) as disk, disk.archive(fixture.mounts()) as archive:
+        return manifest.differences(before, manifest.read_archive(archive))
+
+
 def test_a_changed_byte_is_a_difference(
     inspection_vm: InspectionVm, evidence: Evidence, tmp_path: object
 ) -> None:
     fixture = load_fixture("alpine-mbr-ext4")
-    path = os.path.join(str(tmp_path), "changed.raw")
     with open(fixture.path, "rb") as file:
         data = file.read()
     assert data.count(b"nobody asked to change this\n") == 2
-    with open(path, "wb") as file:
-        file.write(data.replace(b"nobody asked to change this\n", b"nobody asked to change that\n", 1))
-    before = manifest_of(fixture, inspection_vm, evidence)
-    with inspection_vm.disk(path, evidence) as disk, disk.archive(fixture.mounts()) as archive:
-        found = manifest.differences(before, manifest.read_archive(archive))
+    data = data.replace(b"nobody asked to change this\n", b"nobody asked to change that\n", 1)
+    found = differences_of(fixture, data, inspection_vm, evidence, tmp_path)
     assert list(found.values()) == ["content"]
     assert set(found) <= {"/srv/bystander", "/home/alice/notes.txt"}
 
@@ -171,16 +179,11 @@ def test_a_right_given_on_ntfs_is_a_difference(
 ) -> None:
     """One entry of one security descriptor allows something else; nothing else of the volume does."""
     fixture = load_fixture("windows2003-mbr-ntfs")
-    path = os.path.join(str(tmp_path), "changed.raw")
     with open(fixture.path, "rb") as file:
         data = file.read()
     full, read = (struct.pack("<BBHI", 0, 3, 20, mask) + EVERYONE for mask in (0x1F01FF, 0x1200A9))
     assert full in data
-    with open(path, "wb") as file:
-        file.write(data.replace(full, read, 1))
-    before = manifest_of(fixture, inspection_vm, evidence)
-    with inspection_vm.disk(path, evidence) as disk, disk.archive(fixture.mounts()) as archive:
-        found = manifest.differences(before, manifest.read_archive(archive))
+    found = differences_of(fixture, data.replace(full, read, 1), inspection_vm, evidence, tmp_path)
     assert list(found.values()) == ["xattrs"]
 
 

@@ -19,7 +19,7 @@ from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm.account import Account
-from snf_image_host.vm.commandline import UsedAccelerator, kernel_words, words_of
+from snf_image_host.vm.commandline import KernelWords, UsedAccelerator, kernel_words
 from snf_image_host.vm.evidence import EvidenceFile
 from snf_image_host.vm.kvm import KvmAccess, kvm_access
 from snf_image_host.vm.qemu import Qemu
@@ -32,7 +32,7 @@ _FAILURE_LASTS: Final = 24 * 3600.0
 _BUSY_LOAD_PER_CPU: Final = 1.5
 
 
-class HelperFiles(Protocol):
+class HelperFiles(KernelWords, Protocol):
     """What is used of a helper image."""
 
     @property
@@ -45,10 +45,6 @@ class HelperFiles(Protocol):
     def build(self) -> str: ...
     @property
     def contract_version(self) -> int: ...
-    @property
-    def cmdline(self) -> str: ...
-    @property
-    def cmdline_tcg(self) -> str: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +122,7 @@ def _trial(settings: HelperSettings, image: HelperFiles, account: Account, acces
     with Qemu(
         quiet, account=account, groups=access.groups, accelerator="kvm", ports=ports, evidence_dir=None
     ) as qemu:
-        words = kernel_words(words_of(image, "kvm"), debug=False, extra=["snf_image_probe"])
+        words = kernel_words(image, "kvm", debug=False, extra=["snf_image_probe"])
         try:
             qemu.start(kernel=image.kernel, initrd=image.initrd, words=words, root=None)
         except NodeError as error:

@@ -103,18 +103,19 @@ class KernelWords(Protocol):
     def cmdline_tcg(self) -> str: ...
 
 
-def words_of(image: KernelWords, accelerator: UsedAccelerator) -> str:
-    """The image's words for a kernel under ``accelerator``; of contradicting ones the last counts."""
-    return f"{image.cmdline} {image.cmdline_tcg}" if accelerator == "tcg" else image.cmdline
-
-
-def kernel_words(image_words: str, *, debug: bool, extra: Sequence[str] = ()) -> str:
+def kernel_words(
+    image: KernelWords, accelerator: UsedAccelerator, *, debug: bool, extra: Sequence[str] = ()
+) -> str:
     """The kernel's command line: the image's own words, ours, and a panic that ends the VM at once.
 
-    ``debug``: what the kernel does is to be seen, although the image's words may ask it to be quiet.
+    Of words that contradict each other the last counts. ``debug``: what the kernel does is to be seen,
+    although the image's words may ask it to be quiet.
     """
+    emulated = image.cmdline_tcg.split() if accelerator == "tcg" else []
     debugging = ["snf_image_debug_helper", "loglevel=6"] if debug else []
-    return " ".join([*image_words.split(), "snf_image_activate_helper", *debugging, *extra, "panic=-1"])
+    return " ".join(
+        [*image.cmdline.split(), *emulated, "snf_image_activate_helper", *debugging, *extra, "panic=-1"]
+    )
 
 
 def _nothing_by_itself() -> list[str]:

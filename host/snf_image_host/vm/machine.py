@@ -25,7 +25,7 @@ from snf_image_host.errors import NodeError, SnfImageError, UserError
 from snf_image_host.reporter import Reporter
 from snf_image_host.vm.accelerator import Choice, HelperFiles, choose_accelerator
 from snf_image_host.vm.account import Account, account_for
-from snf_image_host.vm.commandline import ColdDisk, Slots, UsedAccelerator, kernel_words, words_of
+from snf_image_host.vm.commandline import ColdDisk, Slots, UsedAccelerator, kernel_words
 from snf_image_host.vm.console import Console
 from snf_image_host.vm.conversation import Bounds, Conversation
 from snf_image_host.vm.disks import DiskAdder, HelperDisk, cold_disk, forbid_growth
@@ -243,7 +243,7 @@ class HelperVm:
         image = self.image
         slots = None if self._foreign else self._slots
         extra = [*([] if slots is None else [SLOTS_WORD]), *extra_words]
-        words = kernel_words(words_of(image, self.accelerator), debug=self._settings.debug, extra=extra)
+        words = kernel_words(image, self.accelerator, debug=self._settings.debug, extra=extra)
         try:
             qemu.start(
                 kernel=image.kernel,

@@ -25,7 +25,7 @@ from snf_image_contract.job import CONTRACT_VERSION, SLOTS_WORD
 from snf_image_contract.secret import Secret
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.vm.accelerator import HelperFiles
-from snf_image_host.vm.commandline import UsedAccelerator, VmSpec, kernel_words, qemu_argv, words_of
+from snf_image_host.vm.commandline import UsedAccelerator, VmSpec, kernel_words, qemu_argv
 
 PRELOAD_WORD: Final = "snf_image_preload"
 """Kernel word of a VM whose state is to be saved, and of those that continue from it."""
@@ -79,9 +79,7 @@ def _spec(settings: HelperSettings, image: HelperFiles, accelerator: UsedAcceler
         cpus=settings.cpus,
         kernel_fd=0,
         initrd_fd=0,
-        kernel_words=kernel_words(
-            words_of(image, accelerator), debug=False, extra=[SLOTS_WORD, PRELOAD_WORD]
-        ),
+        kernel_words=kernel_words(image, accelerator, debug=False, extra=[SLOTS_WORD, PRELOAD_WORD]),
         root_fd=0,
         qmp_fd=0,
         serial_fds=(0, 0, 0),

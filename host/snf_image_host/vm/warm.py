@@ -55,10 +55,10 @@ def make_state(
             if not alive.enter_context(store.being_made()):
                 return None
             alive.callback(store.abandon)
-            if aside and not alive.enter_context(room_aside(settings)):
-                return None
             if not aside:
                 alive.enter_context(room_for_vm(settings, reporter))
+            elif not alive.enter_context(room_aside(settings)):
+                return None
             vm.boot_to_be_saved()
             _save(vm, store, limit=(settings.memory + _DEVICES_MIB) * _MIB)
             return store.path

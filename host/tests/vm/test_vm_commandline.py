@@ -10,7 +10,7 @@ import pytest
 
 from snf_image_contract.job import MEDIUM_SIZE
 from snf_image_host.vm import Account, Limits, launcher
-from snf_image_host.vm.commandline import ColdDisk, Slots, VmSpec, kernel_words, qemu_argv, words_of
+from snf_image_host.vm.commandline import ColdDisk, Slots, VmSpec, kernel_words, qemu_argv
 from snf_image_host.vm.medium import disk_letters
 
 SPEC = VmSpec(
@@ -71,8 +71,9 @@ class Words:
 
 def test_an_emulated_kernel_gets_words_of_its_own() -> None:
     """Last, because of two that contradict each other the kernel takes the last."""
-    assert words_of(Words(), "kvm") == "quiet acpi=noirq"
-    assert words_of(Words(), "tcg") == "quiet acpi=noirq acpi=off"
+    ours = "snf_image_activate_helper panic=-1"
+    assert kernel_words(Words(), "kvm", debug=False) == f"quiet acpi=noirq {ours}"
+    assert kernel_words(Words(), "tcg", debug=False) == f"quiet acpi=noirq acpi=off {ours}"
 
 
 def test_the_whole_command_line() -> None:
@@ -102,7 +103,7 @@ def test_the_fourth_port_is_there_only_if_asked_for() -> None:
 
 def test_no_option_string_takes_a_value_from_outside() -> None:
     """T-28: commas and equal signs in the kernel's words are not qemu's business."""
-    words = kernel_words("a=1,b=2  c", debug=False, extra=["rules_dev=/dev/fd0"])
+    words = kernel_words(Words(cmdline="a=1,b=2  c"), "kvm", debug=False, extra=["rules_dev=/dev/fd0"])
     assert words == "a=1,b=2 c snf_image_activate_helper rules_dev=/dev/fd0 panic=-1"
     argv = qemu_argv(dataclasses.replace(SPEC, kernel_words=words))
     assert [word for word in argv if "a=1,b=2" in word] == [words]
@@ -111,7 +112,8 @@ def test_no_option_string_takes_a_value_from_outside() -> None:
 def test_the_debug_word() -> None:
     """R-HLP-11."""
     assert (
-        kernel_words("", debug=True) == "snf_image_activate_helper snf_image_debug_helper loglevel=6 panic=-1"
+        kernel_words(Words(cmdline=""), "kvm", debug=True)
+        == "snf_image_activate_helper snf_image_debug_helper loglevel=6 panic=-1"
     )
 
 
