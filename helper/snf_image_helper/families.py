@@ -15,6 +15,7 @@ from snf_image_contract.names import OsFamily
 
 if TYPE_CHECKING:
     from snf_image_helper.guest import Guest
+    from snf_image_helper.machine import Machine
 
 Action = Callable[["Guest"], None]
 
@@ -53,11 +54,13 @@ class Later:
     module: str
     function: str
 
-    def __call__(self, guest: Guest) -> None:
-        self.load()(guest)
+    def __call__(self, subject: Guest | Machine) -> None:
+        self.load()(subject)
 
-    def load(self) -> Action:
-        action: Action = getattr(importlib.import_module(f"{__package__}.{self.module}"), self.function)
+    def load(self) -> Callable[..., None]:
+        action: Callable[..., None] = getattr(
+            importlib.import_module(f"{__package__}.{self.module}"), self.function
+        )
         return action
 
 

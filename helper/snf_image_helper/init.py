@@ -219,11 +219,16 @@ def rehearse() -> None:
 
 def await_slots(host: FromHost, report: Reporter) -> None:
     """Wait, for as long as the host copies, until the disks are in their slots."""
+    rehearsed = False
     while not host.slots_filled:
-        answer(host, report, seconds=_IDLE_SECONDS)
+        was_asked = answer(host, report, seconds=_IDLE_SECONDS)
+        if was_asked and not rehearsed:
+            # Only who was restored is asked: an emulated processor translates anew what it ran before that.
+            rehearse()
+            rehearsed = True
 
 
-def await_disk(serial: str, pause: Callable[[], None]) -> str:
+def await_disk(serial: str, pause: Callable[[], object]) -> str:
     """Device node of the disk with that serial, as soon as the kernel has it; ``pause`` between two looks."""
     while (name := by_serial().get(serial)) is None:
         pause()
@@ -241,10 +246,12 @@ def read_job(medium: str) -> Job:
         unmount(_MEDIUM)
 
 
-def answer(host: FromHost, report: Reporter, seconds: float = _POLL_SECONDS) -> None:
-    """Wait a moment; if the host asks meanwhile whether anybody is there, tell it."""
+def answer(host: FromHost, report: Reporter, seconds: float = _POLL_SECONDS) -> bool:
+    """Wait a moment; if the host asks meanwhile whether anybody is there, tell it. Whether it asked."""
     if host.asks(seconds):
         report.emit(Awake())
+        return True
+    return False
 
 
 def take_entropy(job: Job) -> None:

@@ -15,7 +15,6 @@ from snf_image_contract.events import OperatorTaskEnded, OperatorTaskStarted
 from snf_image_contract.job import OperatorTask
 from snf_image_contract.names import operator_task_place, runs_mounted
 from snf_image_contract.programs import words_before
-from snf_image_helper import custom_task
 from snf_image_helper.errors import TaskError
 from snf_image_helper.guest import Guest
 from snf_image_helper.machine import Machine
@@ -59,6 +58,8 @@ def run(task: OperatorTask, machine: Machine, guest: Callable[[], Guest]) -> Non
 
 
 def _execute(file: str, subject: Guest | Machine) -> None:
+    from snf_image_helper import custom_task  # noqa: PLC0415 - for few images, and for no first task
+
     path = os.path.join(DIRECTORY, file)
     argv = [*_interpreter(path), path]
     with custom_task.private_directory() as directory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import mmap
 import shutil
 from typing import Final
 
@@ -16,18 +17,26 @@ _LATER: Final = (
     "_ped",
     "hashlib",
     "tempfile",
+    "uuid",
     "yaml",
     "snf_image_helper.bsd.fstab",
+    "snf_image_helper.filesystem_resize",
     "snf_image_helper.inspection",
     "snf_image_helper.linux.yaml_dumper",
     "snf_image_helper.linux.yaml_loader",
+    "snf_image_helper.mounts",
     "snf_image_helper.ntfs",
+    "snf_image_helper.overwriting",
     "snf_image_helper.slices",
     "snf_image_helper.ufs.writing",
 )
 """What a cold start leaves until it is needed."""
 _LINKER: Final = "/lib64/ld-linux-x86-64.so.2"
 _TIMEOUT: Final = 30.0
+_DROP_CACHES: Final = "/proc/sys/vm/drop_caches"
+_MIB: Final = 1024 * 1024
+_LEFT_FREE: Final = 8 * _MIB
+"""So that the kernel need not take back pages that were just read."""
 
 
 def preload() -> None:
@@ -40,11 +49,26 @@ def preload() -> None:
         for field in dataclasses.fields(family):
             if isinstance(action := getattr(family, field.name), Later):
                 action.load()
+    with open(_DROP_CACHES, "w", encoding="ascii") as file:
+        file.write("1\n")  # of files whose contents are in use already
     files = {path for program in _PROGRAMS for path in _with_libraries(program)}
     for path in sorted(files):
         with contextlib.suppress(OSError), open(path, "rb") as file:
-            while file.read(1024 * 1024):
+            while file.read(_MIB):
                 pass
+    clear_free_memory()
+
+
+def clear_free_memory() -> None:
+    """Have the kernel fill with zeros what memory is free: of a page of zeros a state holds one byte.
+
+    A state that is half as large is loaded, and compared with its digest, in half the time.
+    """
+    with open("/proc/meminfo", encoding="ascii") as file:
+        free = next(int(line.split()[1]) for line in file if line.startswith("MemFree:")) * 1024
+    if free > _LEFT_FREE:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+        mmap.mmap(-1, free - _LEFT_FREE, flags=flags).close()
 
 
 def _with_libraries(program: str) -> list[str]:

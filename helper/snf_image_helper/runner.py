@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from snf_image_contract.events import Detected, JobAccepted, TaskEnded, TaskStarted
 from snf_image_contract.job import Job, OperatorTask
-from snf_image_helper import mounts, operator_tasks, overwriting, partition_table
+from snf_image_helper import operator_tasks, partition_table
 from snf_image_helper.detection import Detection, detect, why_unsupported
 from snf_image_helper.disks import find_disks
 from snf_image_helper.errors import ImageError, TaskError
@@ -19,6 +19,9 @@ from snf_image_helper.guest import Guest
 from snf_image_helper.machine import Machine
 from snf_image_helper.report import Reporter
 from snf_image_helper.tasks import ORDER, DiskStep, GuestStep, MountStep, Step, why_skipped
+
+if TYPE_CHECKING:
+    from snf_image_helper.mounts import Mounted
 
 
 def run_job(job: Job, report: Reporter, host_keys: HostKeySource = no_host_keys) -> None:
@@ -62,10 +65,12 @@ class Tree:
     def __init__(self, machine: Machine, family: Family) -> None:
         self._machine = machine
         self._family = family
-        self._mounted: mounts.Mounted | None = None
+        self._mounted: Mounted | None = None
         self._before_unmount: list[Callable[[], None]] = []
 
     def mount(self) -> None:
+        from snf_image_helper import mounts  # noqa: PLC0415 - after the first task
+
         self._mounted = mounts.mount_image(self._machine)
 
     def finish(self) -> None:
@@ -136,6 +141,8 @@ def _act(step: Step, machine: Machine, family: Family, tree: Tree) -> None:
 
 
 def _act_on_guest(step: GuestStep, family: Family, guest: Guest) -> None:
+    from snf_image_helper import overwriting  # noqa: PLC0415 - after the first task
+
     action = step.action(family)
     if action is None:
         return

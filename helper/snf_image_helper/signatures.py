@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import struct
-import uuid
 from collections.abc import Callable
 from typing import Final
 
@@ -75,7 +74,10 @@ def _text(raw: bytes, encoding: str = "utf-8") -> str:
 
 
 def _uuid(raw: bytes) -> str:
-    return str(uuid.UUID(bytes=raw)) if any(raw) else ""
+    # By hand: module uuid is imported in a tenth of the time that an emulated helper has to its first task.
+    digits = raw.hex()
+    parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+    return "-".join(parts) if any(raw) else ""
 
 
 def _ext(read: Read) -> Signature | None:

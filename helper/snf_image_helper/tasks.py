@@ -12,8 +12,8 @@ from typing import Final
 
 from snf_image_contract.job import Job
 from snf_image_contract.names import TaskName
-from snf_image_helper import custom_task, filesystem_resize, fix_partition_table
-from snf_image_helper.families import Action, Family
+from snf_image_helper import fix_partition_table
+from snf_image_helper.families import Action, Family, Later
 from snf_image_helper.machine import Machine
 
 
@@ -51,7 +51,7 @@ Step = DiskStep | MountStep | GuestStep | UmountStep
 
 ORDER: Final[tuple[Step, ...]] = (
     DiskStep(TaskName.FIX_PARTITION_TABLE, fix_partition_table.run),
-    DiskStep(TaskName.FILESYSTEM_RESIZE_UNMOUNTED, filesystem_resize.unmounted),
+    DiskStep(TaskName.FILESYSTEM_RESIZE_UNMOUNTED, Later("filesystem_resize", "unmounted")),
     MountStep(TaskName.MOUNT_IMAGE),
     GuestStep(TaskName.INITIALIZE_DATASOURCE, attrgetter("initialize_datasource")),
     GuestStep(TaskName.INSTALL_UNATTEND, attrgetter("install_unattend")),
@@ -65,9 +65,9 @@ ORDER: Final[tuple[Step, ...]] = (
     GuestStep(TaskName.DISABLE_REMOTE_DESKTOP_CONNECTIONS, attrgetter("disable_remote_desktop_connections")),
     GuestStep(TaskName.SELINUX_AUTORELABEL, attrgetter("selinux_autorelabel")),
     GuestStep(TaskName.ENFORCE_PERSONALITY, attrgetter("enforce_personality")),
-    GuestStep(TaskName.RUN_CUSTOM_TASK, lambda _: custom_task.run),
+    GuestStep(TaskName.RUN_CUSTOM_TASK, lambda _: Later("custom_task", "run")),
     UmountStep(TaskName.UMOUNT_IMAGE),
-    DiskStep(TaskName.FILESYSTEM_RESIZE_AFTER_UMOUNT, filesystem_resize.after_umount),
+    DiskStep(TaskName.FILESYSTEM_RESIZE_AFTER_UMOUNT, Later("filesystem_resize", "after_umount")),
 )
 
 

@@ -7,8 +7,9 @@ import inspect
 
 import pytest
 
-from snf_image_contract.names import OsFamily
+from snf_image_contract.names import OsFamily, TaskName
 from snf_image_helper.families import Later, family_of
+from snf_image_helper.tasks import ORDER, DiskStep, GuestStep
 
 
 def test_linux_does_every_task_that_is_not_of_windows() -> None:
@@ -43,6 +44,21 @@ def test_what_is_imported_later_can_be_imported() -> None:
     assert len(later) == 10
     for action in later:
         assert list(inspect.signature(action.load()).parameters) == ["guest"], action
+
+
+def test_what_the_order_imports_later_can_be_imported() -> None:
+    """The same for the tasks that are no family's: those on disks take the machine."""
+    family = family_of(OsFamily.LINUX)
+    actions: list[tuple[object, str]] = [
+        (step.run, "machine") for step in ORDER if isinstance(step, DiskStep)
+    ]
+    own = next(step for step in ORDER if step.name is TaskName.RUN_CUSTOM_TASK)
+    assert isinstance(own, GuestStep)
+    actions.append((own.action(family), "guest"))
+    later = [(action, subject) for action, subject in actions if isinstance(action, Later)]
+    assert len(later) == 3
+    for action, subject in later:
+        assert list(inspect.signature(action.load()).parameters) == [subject], action
 
 
 def test_the_bsds_make_no_swap_and_grow_nothing_that_is_mounted() -> None:

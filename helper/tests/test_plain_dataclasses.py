@@ -132,8 +132,10 @@ import importlib, json, pkgutil, sys
 from snf_image_helper import start
 start.replace_slow_modules()
 import snf_image_helper.init, snf_image_helper.runner, snf_image_helper.linux.family
-slow = {"crypt", "hashlib", "inspect", "secrets", "string", "tempfile", "yaml"}
-slow |= {f"snf_image_helper.{name}" for name in ("bsd", "ntfs", "slices", "ufs.writing")}
+slow = {"base64", "crypt", "hashlib", "inspect", "secrets", "string", "subprocess", "tempfile", "threading"}
+slow |= {"uuid", "yaml"}
+later = "bsd", "custom_task", "filesystem_resize", "mounts", "ntfs", "overwriting", "slices", "ufs.writing"
+slow |= {f"snf_image_helper.{name}" for name in later}
 print(sorted(slow & set(sys.modules)))
 import snf_image_contract, snf_image_helper, snf_image_process
 for package in (snf_image_contract, snf_image_helper, snf_image_process):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-import uuid
 import zlib
 from typing import Final
 
@@ -155,6 +154,8 @@ def read_copy(read: ReadSectors, lba: int, disk_sectors: int) -> Copy | None:
 
 
 def _partitions(copy: Copy) -> tuple[Partition, ...]:
+    import uuid  # noqa: PLC0415 - slow, and disks with an MBR have no use for it
+
     found = []
     for index in range(copy.count):
         kind, guid, start, end, _, name = _ENTRY.unpack_from(copy.array, index * copy.entry_size)
@@ -228,6 +229,8 @@ def apply(table: GptTable, edit: Edit) -> Steps:
 
 
 def _edited_array(table: GptTable, edit: Edit) -> bytes:
+    import uuid  # noqa: PLC0415 - as above
+
     array = bytearray(table.copy.array)
     size = table.copy.entry_size
     for number, end in edit.ends:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import uuid
 from typing import Final
 
 from snf_image_contract.job import SwapPartition
@@ -164,6 +163,8 @@ def _place(table: Table, swap: SwapPartition) -> _Place:
     elif isinstance(table, GptTable):
         if not 1 <= swap.number <= min(table.copy.count, KERNEL_PARTITIONS):
             raise RequestError(f"{_asked(swap)}: the partition table has {table.copy.count} entries")
+        import uuid  # noqa: PLC0415 - as in gpt
+
         new = dataclasses.replace(new, type=GPT_SWAP, name="swap", uuid=str(uuid.uuid4()))
         place = _Place.behind(new)
     else:

@@ -47,6 +47,7 @@ from snf_image_process import Deadline
 RESTORE_SECONDS: Final = 2.0
 """For a restored helper to answer; times the factor under TCG."""
 _ASK_EVERY: Final = 0.1
+_LOOK_EVERY: Final = 0.01
 FAILED_GRACE: Final = 15.0
 """Seconds for a helper that has failed to unmount and power itself off; times the factor under TCG."""
 
@@ -282,9 +283,14 @@ class HelperVm:
         return True
 
     def _answers(self) -> bool:
-        """Ask until it does, for a while."""
+        """Ask until it does, for a while; what is sent before the state is loaded, is lost."""
         conversation = self._conversation
         end = Deadline(self.scaled(RESTORE_SECONDS))
+        try:
+            while conversation.awake_at is None and not end.passed() and not self.qemu.runs():
+                time.sleep(_LOOK_EVERY)
+        except QmpError:
+            return False
         while conversation.awake_at is None and not end.passed():
             self._events_port.send(b"\n")
             if conversation.wait(lambda: conversation.awake_at is not None, Deadline(_ASK_EVERY)):

@@ -153,6 +153,11 @@ class Qemu:
         self.qmp.execute("getfd", {"fdname": "state"}, fds=(state,))
         self.qmp.execute("migrate-incoming", {"uri": "fd:state"})
 
+    def runs(self) -> bool:
+        """Whether the state is loaded, so that the guest hears what it is sent; :class:`QmpError`."""
+        answer = self.qmp.execute("query-status")
+        return isinstance(answer, dict) and answer.get("running") is True
+
     def save(self, stream: int) -> None:
         """Write the state of the guest to a descriptor, after which it stands still; :class:`QmpError`."""
         self.qmp.execute("migrate-set-parameters", {"max-bandwidth": _UNBOUNDED})

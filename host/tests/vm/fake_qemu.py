@@ -136,6 +136,8 @@ class Machine:
                 if self.play == "unsaved"
                 else {"status": "completed"}
             )
+        if command == "query-status":
+            return {"running": self.state_is_loaded.is_set() and self.play != "stopped"}
         if command == "query-chardev":
             return [{"label": "debug", "filename": "pty:/dev/pts/7", "frontend-open": True}]
         return {}
@@ -207,7 +209,7 @@ class Helper:
             return
         self.machine.state_is_loaded.wait()
         self.seq = 1  # the hello was said before it was saved
-        if self.machine.play != "deaf":
+        if self.machine.play not in ("deaf", "stopped"):
             self.machine.ports["serial3"].recv(1)
             self.say("awake")
 
@@ -597,7 +599,7 @@ PLAYS: dict[str, Callable[..., None]] = {
     name.replace("_", "-"): play for name, play in list(globals().items()) if callable(play)
 }
 PLAYS |= {f"fails-{blame}": failing(blame) for blame in ("request", "image", "customization", "helper")}
-PLAYS |= dict.fromkeys(("deaf", "unsaved", "saves-too-much"), good)
+PLAYS |= dict.fromkeys(("deaf", "stopped", "unsaved", "saves-too-much"), good)
 PLAYS |= dict.fromkeys(("qmp-refuses", "qmp-garbage", "qmp-wrong-id", "qmp-flood", "qmp-long-line"), good)
 
 

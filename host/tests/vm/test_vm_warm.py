@@ -187,13 +187,14 @@ def test_a_state_that_is_wrong_is_given_up_with_one_warning(
     assert not os.path.exists(record_of(path))
 
 
+@pytest.mark.parametrize("play", ["deaf", "stopped"])
 def test_a_restored_helper_that_does_not_answer_is_replaced(
-    *, warm: HelperSettings, image: Any, reporter: Reporter, recorder: Recorder, start_vm: StartVm, job: Job,
-    disks: tuple[Disk, ...], monkeypatch: pytest.MonkeyPatch,
+    *, play: str, warm: HelperSettings, image: Any, reporter: Reporter, recorder: Recorder, start_vm: StartVm,
+    job: Job, disks: tuple[Disk, ...], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(machine, "RESTORE_SECONDS", 0.5)
-    made(warm, image("deaf"), reporter)
-    vm = start_vm("deaf", warm=True)
+    made(warm, image(play), reporter)
+    vm = start_vm(play, warm=True)
     first = vm.qemu.running.pid
     outcome = vm.run_job(job, disks)
     assert not outcome.warm
