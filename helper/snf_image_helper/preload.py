@@ -60,9 +60,9 @@ def preload() -> None:
 
 
 def clear_free_memory() -> None:
-    """Have the kernel fill with zeros what memory is free: of a page of zeros a state holds one byte.
+    """Have the kernel fill with zeros what memory is free: a state holds next to nothing of a page of zeros.
 
-    A state that is half as large is loaded, and compared with its digest, in half the time.
+    All that it holds is read and compared with its digest at every restore.
     """
     with open("/proc/meminfo", encoding="ascii") as file:
         free = next(int(line.split()[1]) for line in file if line.startswith("MemFree:")) * 1024

@@ -74,7 +74,7 @@ def _text(raw: bytes, encoding: str = "utf-8") -> str:
 
 
 def _uuid(raw: bytes) -> str:
-    # By hand: module uuid is imported in a tenth of the time that an emulated helper has to its first task.
+    # By hand, as nothing else before the first task needs module uuid, which is slow to import.
     digits = raw.hex()
     parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
     return "-".join(parts) if any(raw) else ""
