@@ -65,6 +65,7 @@ def deploy(deployment: Deployment, reporter: Reporter) -> Receipt:
             with times.stage("copy"):
                 copied = _copy(deployment, image, disks[0], reporter)
         outcome = helper.customize(disks, times)
+        copied = copied.whole() if copied is not None else None
     receipt = build_receipt(
         deployment,
         copied=copied,
@@ -213,6 +214,7 @@ def _copy(deployment: Deployment, image: ImageStream, disk: Disk, reporter: Repo
         image,
         disk,
         digest=deployment.image.digest,
+        may_be_late=True,
         wipe_tail=deployment.wipe_tail,
         idle_timeout=deployment.copy_idle_timeout,
         progress=reporter.emit,

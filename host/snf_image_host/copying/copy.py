@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import queue
 import threading
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from snf_image_host.copying.buffers import Buffer, make_buffers
+from snf_image_host.copying.digesting import LATE, Digesting, LateDigest
 from snf_image_host.copying.disarming import disarm, open_target, wipe_ends
 from snf_image_host.copying.held import HeldBack
 from snf_image_host.copying.target import MIB
@@ -39,9 +39,10 @@ class CopyResult:
     """What a copy did. Sizes in bytes, times in seconds.
 
     ``sha256``: of the bytes of the image on the disk, None with the digest off; ``source_sha256``: of the
-    source as it was published, if that is something else. Of the image and the header before it,
-    ``written`` were sent to the disk; ``skipped`` are zeros that it held already or made without being sent
-    them. ``direct``: past the page cache.
+    source as it was published, if that is something else. ``late``: the first of them is still being
+    computed, and comes by :meth:`whole`. Of the image and the header before it, ``written`` were sent to the
+    disk; ``skipped`` are zeros that it held already or made without being sent them. ``direct``: past the
+    page cache.
     """
 
     image_bytes: int
@@ -53,6 +54,11 @@ class CopyResult:
     system_seconds: float
     direct: bool
     source_sha256: str | None = None
+    late: LateDigest | None = None
+
+    def whole(self) -> CopyResult:
+        """The same with its digest, which is waited for if it is late."""
+        return self if self.late is None else dataclasses.replace(self, sha256=self.late.wait(), late=None)
 
 
 def copy_image(
@@ -60,11 +66,15 @@ def copy_image(
     disk: Disk,
     *,
     digest: bool = True,
+    may_be_late: bool = False,
     wipe_tail: WipeTail = "discard",
     idle_timeout: float = 300.0,
     progress: Progress = lambda _: None,
 ) -> CopyResult:
     """Copy ``image`` to ``disk``.
+
+    ``may_be_late``: a digest that nobody promised, which only tells what was copied, need not be ready when
+    everything is on the disk.
 
     :class:`~snf_image_host.errors.UserError` if it does not fit, :class:`ImageError` if it ends early, is
     changed meanwhile or is not the one that was promised, :class:`NodeError` if the disk fails or nothing
@@ -75,6 +85,7 @@ def copy_image(
     begun, before = time.monotonic(), os.times()
     algorithms = image.digests | ({"sha256"} if digest else set())
     copy = _Copy(image, disk, idle_timeout, progress, algorithms)
+    copy.may_be_late = may_be_late and not image.digests
     try:
         copy.run(wipe_tail)
     except VerificationError:
@@ -87,6 +98,7 @@ def copy_image(
     return CopyResult(
         image_bytes=copy.total - len(image.header),
         sha256=copy.digests.get("sha256") if digest else None,
+        late=copy.late,
         source_sha256=image.source_digests.get("sha256"),
         written=copy.written,
         skipped=copy.total - copy.written,
@@ -136,6 +148,8 @@ class _Copy:
     ) -> None:
         self.written = 0
         self.direct = False
+        self.may_be_late = False
+        self.late: LateDigest | None = None
         self._image = image
         self._disk = disk
         self._progress = progress
@@ -146,7 +160,8 @@ class _Copy:
         )
         self._target = open_target(disk, check=self._workers.check)
         self._held = HeldBack(self._total)
-        self._digests = {name: hashlib.new(name) for name in algorithms}
+        self._digesting = Digesting(algorithms)
+        self._all_is_written = threading.Event()
         self._pool: queue.Queue[Buffer] = queue.Queue()
         for buffer in make_buffers(BUFFERS, BUFFER_SIZE):
             self._pool.put(buffer)
@@ -155,8 +170,8 @@ class _Copy:
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """Of what the image handed out, by name."""
-        return {name: digest.hexdigest() for name, digest in self._digests.items()}
+        """Of what the image handed out, by name; none while they are late."""
+        return self._digesting.hex() if self.late is None else {}
 
     @property
     def total(self) -> int:
@@ -167,7 +182,7 @@ class _Copy:
     def run(self, wipe_tail: WipeTail) -> None:
         """Empty what boots, copy all else, check it, write what boots."""
         jobs = [self._read, lambda: self._write(wipe_tail)]
-        jobs += [self._hash] if self._digests else []
+        jobs += [self._hash] if self._digesting else []
         with self._target:
             self._workers.run(lambda: self._held.clear(self._target))
             self._workers.run(*jobs)
@@ -194,7 +209,7 @@ class _Copy:
             self._to_write.put(_Piece(0, base, _Loan(buffer, self._pool, users=1)))
         for piece in self._pieces(base):
             self._to_write.put(piece)
-            if self._digests:
+            if self._digesting:
                 self._to_digest.put(piece)
         for line in (self._to_write, self._to_digest):
             line.put(None)
@@ -238,7 +253,7 @@ class _Copy:
                     break
                 raise ImageError(f"the image {self._image.shown} ended early, at byte {offset}")
             view, offset = view[count:], offset + count
-        return _Loan(buffer, self._pool, users=2 if self._digests else 1), offset - start
+        return _Loan(buffer, self._pool, users=2 if self._digesting else 1), offset - start
 
     def _next(self, line: queue.Queue[_T]) -> _T:
         """What comes next; to wait for it is no progress."""
@@ -248,20 +263,27 @@ class _Copy:
             self._workers.check_stopped()
 
     def _hash(self) -> None:
+        views = self._to_hash()
+        for view in views:
+            self._workers.check()
+            self._digesting.update(view)
+            if self.may_be_late and self._all_is_written.is_set() and self._left_to_hash() <= LATE:
+                self.late = LateDigest(self._digesting, views)
+                return
+
+    def _to_hash(self) -> Iterator[memoryview]:
+        """The image in order, in views that are valid until the next one is asked for."""
         zeros = memoryview(bytes(BUFFER_SIZE))
         while (piece := self._next(self._to_digest)) is not None:
             if piece.loan is not None:
-                self._workers.check()
-                self._digest(piece.loan.buffer.view[: piece.length])
+                yield piece.loan.buffer.view[: piece.length]
                 piece.loan.done()
                 continue
             for left in range(piece.length, 0, -BUFFER_SIZE):
-                self._workers.check()
-                self._digest(zeros[: min(left, BUFFER_SIZE)])
+                yield zeros[: min(left, BUFFER_SIZE)]
 
-    def _digest(self, view: memoryview) -> None:
-        for digest in self._digests.values():
-            digest.update(view)
+    def _left_to_hash(self) -> int:
+        return self.total - len(self._image.header) - self._digesting.position
 
     def _write(self, wipe_tail: WipeTail) -> None:
         while (piece := self._next(self._to_write)) is not None:
@@ -274,6 +296,7 @@ class _Copy:
             self._position = piece.offset + piece.length
         self._wipe_behind(wipe_tail)
         self._target.flush()
+        self._all_is_written.set()
 
     def _write_buffer(self, buffer: Buffer, piece: _Piece) -> None:
         for start, end, is_zero in buffer.runs(piece.length):
