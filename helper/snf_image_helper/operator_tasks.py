@@ -14,7 +14,6 @@ from typing import Final
 from snf_image_contract.events import OperatorTaskEnded, OperatorTaskStarted
 from snf_image_contract.job import OperatorTask
 from snf_image_contract.names import operator_task_place, runs_mounted
-from snf_image_contract.programs import words_before
 from snf_image_helper.errors import TaskError
 from snf_image_helper.guest import Guest
 from snf_image_helper.machine import Machine
@@ -70,6 +69,8 @@ def _execute(file: str, subject: Guest | Machine) -> None:
 
 def _interpreter(path: str) -> list[str]:
     """The words before the program itself; none for one that the kernel runs."""
+    from snf_image_contract.programs import words_before  # noqa: PLC0415 - as above
+
     try:
         with open(path, "rb") as stream:
             return words_before(stream)
