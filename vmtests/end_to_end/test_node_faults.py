@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -174,12 +175,14 @@ def test_two_deployments_onto_one_disk(caller: Caller, alpine: FixtureImage) -> 
         *caller.deploy_words(alpine.path, disk, "--progress", "json", "--hostname", "first")
     ) as first:
         first.until("stage-start")
+        first.signal(signal.SIGSTOP)  # or it is done before all others have tried
         second = caller.deploy(alpine.path, disk, "--hostname", "second")
         second.demand(2, f"{disk} is in use by another deployment")
         customized = caller.run("customize", disk, *helper_words())
         customized.demand(2, f"{disk} is in use by another deployment")
         inspected = caller.run("inspect", disk, *helper_words())
         inspected.demand(2, f"{disk} is in use by another deployment")
+        first.signal(signal.SIGCONT)
         first.finish().demand(0)
     assert ExtImage.on(disk, alpine).text("/etc/hostname") == "first\n"
     assert boot_signature(disk) == b"\x55\xaa"
