@@ -63,6 +63,7 @@ _RNDADDENTROPY: Final = 0x40085203
 _RNDRESEEDCRNG: Final = 0x5207
 _POLL_SECONDS: Final = 0.02
 _IDLE_SECONDS: Final = 3600.0
+_MOMENT: Final = 0.1
 _KEYS_SECONDS: Final = 900.0
 """For the host to make its keys; it gives up long before, and says so."""
 _MAX_RESULT: Final = 4000
@@ -219,13 +220,17 @@ def rehearse() -> None:
 
 def await_slots(host: FromHost, report: Reporter) -> None:
     """Wait, for as long as the host copies, until the disks are in their slots."""
-    rehearsed = False
+    while not host.slots_filled and not answer(host, report, seconds=_IDLE_SECONDS):
+        pass
+    # Only who was restored is asked: an emulated processor translates anew what it ran before that. A host
+    # that has nothing to copy has the job ready at once, and would wait for it.
+    end = time.monotonic() + _MOMENT
+    while not host.slots_filled and time.monotonic() < end:
+        answer(host, report, seconds=_MOMENT)
+    if not host.slots_filled:
+        rehearse()
     while not host.slots_filled:
-        was_asked = answer(host, report, seconds=_IDLE_SECONDS)
-        if was_asked and not rehearsed:
-            # Only who was restored is asked: an emulated processor translates anew what it ran before that.
-            rehearse()
-            rehearsed = True
+        answer(host, report, seconds=_IDLE_SECONDS)
 
 
 def await_disk(serial: str, pause: Callable[[], object]) -> str:

@@ -427,15 +427,29 @@ def test_a_helper_with_slots_waits_until_they_are_filled(
         time.sleep(0.01)
     assert taken == []
     os.write(machine.events.master, b"\n")
-    while machine.events.got.count(b"awake") < 2:
+    while machine.events.got.count(b"awake") < 2 or len(rehearsals) < 2:
         time.sleep(0.01)
     os.write(machine.events.master, SLOTS_FILLED)
     worker.join(10)
-    assert len(rehearsals) == 2, "at the start, and at the first sign of life"
+    assert len(rehearsals) == 2, "at the start, and after the first sign of life"
     [said_before] = taken
     assert b"awake" in said_before
     assert b"job-accepted" not in said_before
     assert machine.result.close() == b"SUCCESS\n"
+
+
+def test_a_job_that_is_there_at_once_is_not_rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-HLP-14: nor one of a helper that booted, which nobody asks for a sign of life."""
+    rehearsals: list[int] = []
+    monkeypatch.setattr(init, "rehearse", lambda: rehearsals.append(1))
+    monkeypatch.setattr(init, "_MOMENT", 10.0)
+    for before in (b"\n\n", b""):
+        port = Port()
+        with init.open_port(port.path) as descriptor:
+            os.write(port.master, before + SLOTS_FILLED)
+            init.await_slots(FromHost(descriptor), Reporter(lambda _: None))
+        port.close()
+    assert rehearsals == []
 
 
 def test_a_helper_that_is_asked_answers_and_one_that_is_not_waits(machine: Machine) -> None:
