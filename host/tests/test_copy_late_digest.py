@@ -13,13 +13,12 @@ import pytest
 
 from snf_image_contract.names import ImageFormat
 from snf_image_host.copying import CopyResult, copy, copy_image
-from snf_image_host.copying.digesting import Digesting
 from snf_image_host.copying.target import MIB
 from snf_image_host.deployment import ImageSource, TargetDisk
+from snf_image_host.digests import Digests
 from snf_image_host.disks import open_disks
 from snf_image_host.errors import ImageError, VerificationError
 from snf_image_host.partition_header import HEADER_SIZE
-from snf_image_host.reporter import CopyProgress
 from snf_image_host.sources.image import open_image
 
 SIZE = 48 * MIB
@@ -38,15 +37,15 @@ def image(tmp_path: Path) -> Path:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Digesting is slow, and does not end before this is set."""
     opened = threading.Event()
-    update = Digesting.update
+    update = Digests.update
 
-    def slowly(self: Digesting, view: memoryview) -> None:
+    def slowly(self: Digests, view: memoryview) -> None:
         time.sleep(0.02)
         if self.position >= SIZE - 8 * MIB:
             assert opened.wait(10)
         update(self, view)
 
-    monkeypatch.setattr(Digesting, "update", slowly)
+    monkeypatch.setattr(Digests, "update", slowly)
     yield opened
     opened.set()
 
@@ -103,13 +102,13 @@ def test_much_that_is_left_is_part_of_the_copy(
     """There is progress to see as long as it takes long."""
     monkeypatch.setattr(copy, "LATE", 8 * MIB)
     left: list[int] = []
-    seen = Digesting.update
+    seen = Digests.update
 
-    def update(self: Digesting, view: memoryview) -> None:
+    def update(self: Digests, view: memoryview) -> None:
         seen(self, view)
         left.append(SIZE - self.position)
 
-    monkeypatch.setattr(Digesting, "update", update)
+    monkeypatch.setattr(Digests, "update", update)
     result = copied(image)
     assert 4 * MIB < min(left) <= 8 * MIB, "so much is left to the thread that waits for the gate"
     gate.set()
@@ -117,14 +116,11 @@ def test_much_that_is_left_is_part_of_the_copy(
 
 
 def test_a_copy_that_fails_at_last_ends_the_late_digest_too(image: Path, gate: threading.Event) -> None:
-    def change(_: CopyProgress) -> None:
-        with image.open("r+b") as file:
-            file.write(b"x")
-
     asked = ImageSource(path=str(image), shown=image.name, format=ImageFormat.DISKDUMP)
     target = TargetDisk(index=0, path=str(image.with_name("disk.raw")), create_size=2 * SIZE)
     with open_disks([target]) as disks, open_image(asked) as stream:
-        change(CopyProgress(position=0, total=None, final=False))
+        with image.open("r+b") as file:
+            file.write(b"x")
         with pytest.raises(ImageError, match="was changed while it was copied"):
             copy_image(stream, disks[0], may_be_late=True)
     gate.set()

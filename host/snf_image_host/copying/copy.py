@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from snf_image_host.copying.buffers import Buffer, make_buffers
-from snf_image_host.copying.digesting import LATE, Digesting, LateDigest
+from snf_image_host.copying.digesting import LATE, LateDigest
 from snf_image_host.copying.disarming import disarm, open_target, wipe_ends
 from snf_image_host.copying.held import HeldBack
 from snf_image_host.copying.target import MIB
 from snf_image_host.copying.workers import LOOK, Workers
 from snf_image_host.deployment import WipeTail
+from snf_image_host.digests import Digests
 from snf_image_host.disks import Disk
 from snf_image_host.errors import ImageError, VerificationError
 from snf_image_host.reporter import CopyProgress
@@ -160,7 +161,7 @@ class _Copy:
         )
         self._target = open_target(disk, check=self._workers.check)
         self._held = HeldBack(self._total)
-        self._digesting = Digesting(algorithms)
+        self._digests = Digests(algorithms)
         self._all_is_written = threading.Event()
         self._pool: queue.Queue[Buffer] = queue.Queue()
         for buffer in make_buffers(BUFFERS, BUFFER_SIZE):
@@ -171,7 +172,7 @@ class _Copy:
     @property
     def digests(self) -> Mapping[str, str]:
         """Of what the image handed out, by name; none while they are late."""
-        return self._digesting.hex() if self.late is None else {}
+        return self._digests.hex() if self.late is None else {}
 
     @property
     def total(self) -> int:
@@ -182,7 +183,7 @@ class _Copy:
     def run(self, wipe_tail: WipeTail) -> None:
         """Empty what boots, copy all else, check it, write what boots."""
         jobs = [self._read, lambda: self._write(wipe_tail)]
-        jobs += [self._hash] if self._digesting else []
+        jobs += [self._hash] if self._digests else []
         with self._target:
             self._workers.run(lambda: self._held.clear(self._target))
             self._workers.run(*jobs)
@@ -209,7 +210,7 @@ class _Copy:
             self._to_write.put(_Piece(0, base, _Loan(buffer, self._pool, users=1)))
         for piece in self._pieces(base):
             self._to_write.put(piece)
-            if self._digesting:
+            if self._digests:
                 self._to_digest.put(piece)
         for line in (self._to_write, self._to_digest):
             line.put(None)
@@ -253,7 +254,7 @@ class _Copy:
                     break
                 raise ImageError(f"the image {self._image.shown} ended early, at byte {offset}")
             view, offset = view[count:], offset + count
-        return _Loan(buffer, self._pool, users=2 if self._digesting else 1), offset - start
+        return _Loan(buffer, self._pool, users=2 if self._digests else 1), offset - start
 
     def _next(self, line: queue.Queue[_T]) -> _T:
         """What comes next; to wait for it is no progress."""
@@ -266,9 +267,9 @@ class _Copy:
         views = self._to_hash()
         for view in views:
             self._workers.check()
-            self._digesting.update(view)
+            self._digests.update(view)
             if self.may_be_late and self._all_is_written.is_set() and self._left_to_hash() <= LATE:
-                self.late = LateDigest(self._digesting, views)
+                self.late = LateDigest(self._digests, views)
                 return
 
     def _to_hash(self) -> Iterator[memoryview]:
@@ -283,7 +284,7 @@ class _Copy:
                 yield zeros[: min(left, BUFFER_SIZE)]
 
     def _left_to_hash(self) -> int:
-        return self.total - len(self._image.header) - self._digesting.position
+        return self.total - len(self._image.header) - self._digests.position
 
     def _write(self, wipe_tail: WipeTail) -> None:
         while (piece := self._next(self._to_write)) is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Final
 from snf_image_host.copying.copy import CopyResult, Progress
 from snf_image_host.copying.target import ALIGNMENT, MIB
 from snf_image_host.copying.workers import Workers
+from snf_image_host.digests import Digests
 from snf_image_host.errors import ImageError, NodeError
 from snf_image_host.inert import inert
 from snf_image_host.reporter import CopyProgress, Reporter
@@ -123,14 +123,11 @@ class _Sending:
         self.was_cut = False
         """The program wanted no more, though there was more."""
         self._image = image
-        self._hashes = {
-            algorithm: hashlib.new(algorithm)
-            for algorithm in image.digests | (frozenset({"sha256"}) if digest else frozenset())
-        }
+        self._digests = Digests(image.digests | (frozenset({"sha256"}) if digest else frozenset()))
 
     @property
     def digests(self) -> dict[str, str]:
-        return {name: value.hexdigest() for name, value in self._hashes.items()}
+        return self._digests.hex()
 
     def send(self, fd: int, check: Callable[[], None]) -> None:
         """All of it; for a thread of its own."""
@@ -153,8 +150,7 @@ class _Sending:
         for extent in self._image.extents():
             for offset, length in extent.parts(MIB):
                 part = zeros[:length] if extent.is_hole else self._read(buffer[:length], offset)
-                for value in self._hashes.values():
-                    value.update(part)
+                self._digests.update(part)
                 if part:
                     yield part
                 if len(part) < length:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
+from snf_image_host.digests import Digests
 from snf_image_host.errors import NodeError
 
 BLOCK: Final = 1024 * 1024
@@ -74,17 +74,16 @@ class Digesting:
     def __init__(self, source: ByteSource, algorithms: Iterable[str]) -> None:
         self.size = source.size
         self._source = source
-        self._digests = {name: hashlib.new(name, usedforsecurity=True) for name in algorithms}
+        self._digests = Digests(algorithms)
 
     @property
     def digests(self) -> Mapping[str, str]:
         """By name, in hexadecimal digits; of everything that was read until now."""
-        return {name: digest.hexdigest() for name, digest in self._digests.items()}
+        return self._digests.hex()
 
     def read_into(self, view: memoryview) -> int:
         count = self._source.read_into(view)
-        for digest in self._digests.values():
-            digest.update(view[:count])
+        self._digests.update(view[:count])
         return count
 
     def abandon(self) -> None:
