@@ -13,6 +13,7 @@ from snf_image_host.errors import NodeError, UserError
 from snf_image_host.ganeti.images import find_image
 from snf_image_host.image_directory import open_image_file
 from snf_image_host.parameters.problems import Problems
+from snf_image_host.sources.backends import BackendPlaces
 
 
 @pytest.fixture
@@ -102,11 +103,16 @@ def test_links_of_root(images: Path) -> None:
         content(images, "away", allow_links=True)
 
 
+def places(images: Path) -> BackendPlaces:
+    """Where this test's operator has his programs, and his files about them."""
+    return BackendPlaces(programs=str(images.parent / "os"), configuration=str(images.parent / "etc"))
+
+
 def found(images: Path, **parameters: str) -> tuple[str | None, Problems]:
     problems = Problems()
     config = NodeConfig.defaults(image_dir=str(images))
     given = {name: Secret(text) for name, text in parameters.items()}
-    with find_image(given, config, problems) as asked:
+    with find_image(given, config, problems, places(images)) as asked:
         return None if asked.path is None else asked.shown, problems
 
 
@@ -146,3 +152,35 @@ def test_an_image_of_a_server(images: Path) -> None:
 def test_identifiers_that_name_none(images: Path, text: str, error: str) -> None:
     """R-BACK-7, R-BACK-10, R-SEC-2: one line each, without credentials."""
     assert found(images, img_id=text)[1].errors == [error]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("local", "a.diskdump", "no back-end knows 'a.diskdump'"),
+        ("local", "local://a.diskdump", "no back-end knows 'local://a.diskdump'"),
+        ("null", "null", "there is no image 'null' on this node"),
+    ],
+)
+def test_a_disabled_source_is_not_asked(images: Path, name: str, text: str, error: str) -> None:
+    """R-BACK-6, R-BACK-7: also one that is built in, however the image is named."""
+    assert found(images, img_id=text)[1].errors == []
+    files = Path(places(images).configuration, "backends", "src")
+    files.mkdir(parents=True)
+    (files / f"{name}.disabled").touch()
+    image, problems = found(images, img_id=text)
+    assert (image, problems.errors) == (None, [f"img_id: {error}"])
+    assert problems.warnings == [f"the back-end {name} is disabled by {files}/{name}.disabled"]
+
+
+@pytest.mark.parametrize("text", ["a.diskdump", "local://a.diskdump", "null"])
+def test_a_program_goes_before_the_built_in_sources(images: Path, text: str) -> None:
+    """R-BACK-4, R-BACK-5: its priority is 50, if nobody says otherwise."""
+    program = Path(places(images).programs, "src", "ours")
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho yes\n")
+    program.chmod(0o755)
+    problems = Problems()
+    given = {"img_id": Secret(text)}
+    with find_image(given, NodeConfig.defaults(image_dir=str(images)), problems, places(images)) as asked:
+        assert (asked.kind, asked.program, asked.path) == ("program", str(program), text)

@@ -103,8 +103,13 @@ def test_disabled_ones_are_not_asked(place: Place) -> None:
     for name in ("pithos", "network"):
         (place.files / f"{name}.disabled").touch()
     for identifier in ("pithos://x", "https://h/x"):
-        with pytest.raises(ParseError, match="no source for images of scheme"):
+        with pytest.raises(ParseError, match=f"no back-end knows '{identifier}'"):
             place.locate(identifier)
+        assert place.warnings == [
+            f"the back-end {name} is disabled by {place.files}/{name}.disabled"
+            for name in ("network", "pithos")
+        ]
+        place.warnings.clear()
 
 
 def test_what_can_be_a_program(place: Place) -> None:

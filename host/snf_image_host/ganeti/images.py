@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -14,19 +13,18 @@ from snf_image_host.errors import UserError
 from snf_image_host.image_directory import open_image_file
 from snf_image_host.parameters.os_parameters import parse_image_id
 from snf_image_host.parameters.problems import ParseError, Problems, shown
-from snf_image_host.parameters.urls import redact_url
 from snf_image_host.planning.request import AskedImage
-from snf_image_host.sources.backends import locate
+from snf_image_host.sources.backends import BackendPlaces, Located, locate
 
-NULL: Final = "null"
-_LOCAL: Final = re.compile(r"(local|file)://(.*)", re.IGNORECASE | re.DOTALL)
-_PITHOS: Final = re.compile(r"pithos(map)?://", re.IGNORECASE)
 _NOTHING: Final = AskedImage(path=None, shown="no image", digest=False)
 
 
 @contextlib.contextmanager
 def find_image(
-    parameters: Mapping[str, Secret], config: NodeConfig, problems: Problems
+    parameters: Mapping[str, Secret],
+    config: NodeConfig,
+    problems: Problems,
+    places: BackendPlaces | None = None,
 ) -> Iterator[AskedImage]:
     """The image that ``parameters`` ask for, open while the context lasts; ``problems`` get what is wrong.
 
@@ -36,54 +34,30 @@ def find_image(
         image_id = parse_image_id(parameters["img_id"].reveal())
     except (KeyError, ParseError):
         image_id = ""
-    if image_id in ("", NULL):
-        yield AskedImage(path=None, shown=image_id or _NOTHING.shown, digest=False)
-        return
-    elsewhere = _elsewhere(image_id, parameters, problems)
-    if elsewhere is not None:
-        yield elsewhere
-        return
-    name = _local_name(image_id, problems)
-    if name is None:
-        yield _NOTHING
-        return
+    given = parameters.get("img_format")
+    image_format = given.reveal() if given else ""
+    asked = _NOTHING
     with contextlib.ExitStack() as alive:
-        given = parameters.get("img_format")
-        asked = _NOTHING
         try:
-            asked = _open(alive, name, given.reveal() if given else "", config, problems)
+            if image_id:
+                found = locate(image_id, image_format=image_format, warn=problems.warn, places=places)
+                asked = _asked(alive, found, image_format, config, problems)
+        except ParseError as error:
+            problems.error(f"img_id: {error}")
         except UserError as error:
             for message in error.messages:
                 problems.error(f"img_id: {message}")
         yield asked
 
 
-def _elsewhere(image_id: str, parameters: Mapping[str, Secret], problems: Problems) -> AskedImage | None:
-    """An image of a server, or of a program of the operator; None for all others."""
-    if _LOCAL.fullmatch(image_id):
-        return None
-    image_format = parameters["img_format"].reveal() if "img_format" in parameters else ""
-    with contextlib.suppress(ParseError):
-        found = locate(image_id, image_format=image_format, warn=problems.warn)
-        if found.kind in ("url", "program"):
-            return AskedImage(path=found.path, shown=found.shown, kind=found.kind, program=found.program)
-    return None
-
-
-def _local_name(image_id: str, problems: Problems) -> str | None:
-    match = _LOCAL.fullmatch(image_id)
-    if match is None and ":" not in image_id:
-        return image_id
-    if match is None:
-        hint = "; Pithos needs a back-end of its own" if _PITHOS.match(image_id) else ""
-        problems.error(f"img_id: no back-end knows {shown(redact_url(image_id))}{hint}")
-        return None
-    if match[1].lower() == "file":
-        problems.warn("img_id: file:// is deprecated, use local://")
-    if not match[2].strip("/"):
-        problems.error("img_id: the name of the image is empty")
-        return None
-    return match[2]
+def _asked(
+    alive: contextlib.ExitStack, found: Located, image_format: str, config: NodeConfig, problems: Problems
+) -> AskedImage:
+    if found.path is None:
+        return AskedImage(path=None, shown=found.shown, digest=False)
+    if found.kind == "image-dir":
+        return _open(alive, found.path, image_format, config, problems)
+    return AskedImage(path=found.path, shown=found.shown, kind=found.kind, program=found.program)
 
 
 def _open(

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from snf_image_host.deployment import SourceKind
 from snf_image_host.inert import inert
-from snf_image_host.parameters.problems import ParseError
+from snf_image_host.parameters.problems import ParseError, shown
 from snf_image_host.parameters.urls import redact_url
 from snf_image_process import ProcessError, run
 
@@ -74,10 +74,9 @@ def locate(identifier: str, *, image_format: str, warn: Warn, places: BackendPla
             located = _of_program(backend.program, identifier, image_format, places, warn)
         if located is not None:
             return located
-    scheme = identifier.partition(":")[0].lower() if ":" in identifier else ""
+    scheme = identifier.partition(":")[0].lower()
     pithos = "; Pithos needs a back-end of its own" if scheme in ("pithos", "pithosmap") else ""
-    what = f"images of scheme {scheme}" if scheme else "images without a scheme"
-    raise ParseError(f"there is no source for {what}{pithos}", echo=False)
+    raise ParseError(f"no back-end knows {shown(redact_url(identifier))}{pithos}", echo=False)
 
 
 def backends(kind: Literal["src", "dst"], places: BackendPlaces, warn: Warn) -> tuple[Backend, ...]:
@@ -89,11 +88,13 @@ def backends(kind: Literal["src", "dst"], places: BackendPlaces, warn: Warn) -> 
         for name, program in _programs(os.path.join(places.programs, kind), warn)
     ]
     files = os.path.join(places.configuration, "backends", kind)
-    enabled = [
-        dataclasses.replace(backend, priority=_priority(files, backend, warn))
-        for backend in found
-        if not os.path.lexists(os.path.join(files, f"{backend.name}.disabled"))
-    ]
+    enabled = []
+    for backend in found:
+        disabled = os.path.join(files, f"{backend.name}.disabled")
+        if os.path.lexists(disabled):
+            warn(f"the back-end {backend.name} is disabled by {disabled}")
+        else:
+            enabled.append(dataclasses.replace(backend, priority=_priority(files, backend, warn)))
     return tuple(sorted(enabled, key=lambda backend: (backend.priority, backend.name.encode()), reverse=True))
 
 
@@ -139,7 +140,7 @@ def _built_in(name: str, identifier: str, warn: Warn) -> Located | None:
     if match is None or scheme not in ("local", "file"):
         return None
     if scheme == "file":
-        warn("image identifiers with file:// are deprecated, write local://")
+        warn("img_id: file:// is deprecated, use local://")
     return _local(match[2])
 
 
