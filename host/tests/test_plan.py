@@ -111,34 +111,13 @@ def test_the_job_passes_the_contract() -> None:
     assert load_job(dump_job(decided)) == decided
 
 
-def test_the_configuration_decides_how_the_helper_runs() -> None:
-    config = NodeConfig.defaults(
-        helper_dir="/h", helper_memory=600, helper_cpus=2, helper_accel="tcg", helper_soft_timeout=7.0,
-        helper_hard_timeout=8.0, helper_user="nobody", helper_uid_range=(5000, 6000), helper_debug=True,
-        helper_tcg_timeout_factor=3.0, helper_protocol="text", param_medium="floppy", qemu="/q",
-        monitor_max_messages=5, wipe_tail="zero", copy_idle_timeout=9.0,
-    )  # fmt: skip
-    deployment = decide(config=config)
-    helper = deployment.helper
-    assert (helper.directory, helper.memory, helper.cpus, helper.accelerator) == ("/h", 600, 2, "tcg")
-    assert (helper.soft_timeout, helper.hard_timeout, helper.tcg_factor) == (7.0, 8.0, 3.0)
-    assert (helper.user, helper.uid_range, helper.debug) == ("nobody", (5000, 6000), True)
-    assert (helper.protocol, helper.param_medium, helper.qemu, helper.max_messages) == (
-        "text",
-        "floppy",
-        "/q",
-        5,
-    )
-    assert (deployment.wipe_tail, deployment.copy_idle_timeout) == ("zero", 9.0)
-
-
 def test_overrides_replace_the_configuration() -> None:
     overrides = Overrides(
-        helper_dir="/other", accelerator="kvm", memory=1024, cpus=4, soft_timeout=0.0, debug=True
+        helper_dir="/other", accelerator="kvm", memory=1024, cpus=4, soft_timeout=0.0, warm=False, debug=True
     )
     helper = decide(config=NodeConfig.defaults(helper_accel="tcg"), overrides=overrides).helper
     assert (helper.directory, helper.memory, helper.cpus, helper.accelerator) == ("/other", 1024, 4, "kvm")
-    assert (helper.soft_timeout, helper.debug) == (0.0, True)
+    assert (helper.soft_timeout, helper.warm, helper.debug) == (0.0, False, True)
 
 
 def test_defaults_of_the_configuration_are_replaced_by_what_is_asked() -> None:
