@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import os
 import struct
 from pathlib import Path
@@ -22,6 +23,8 @@ from snf_image_host.image_container import Container, recognise
 from snf_image_host.reporter import Reporter
 from snf_image_host.sources import disk_format
 from snf_image_host.sources.image import open_image
+from snf_image_host.sources.reading import ByteSource
+from snf_image_host.sources.spool import spool
 from snf_image_process import run
 
 MIB = 1 << 20
@@ -167,16 +170,29 @@ def test_a_disk_that_is_larger_than_the_target_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.requires("root", "loop", "qemu", "qemu-img")
-def test_an_image_may_be_on_a_block_device(tmp_path: Path) -> None:
-    """D-3, D-9: such as the volume of a machine that runs from it."""
+@pytest.mark.parametrize("is_verified", [False, True])
+def test_an_image_may_be_on_a_block_device(
+    is_verified: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D-3, D-9: such as a volume. D-4: what was verified is what is copied."""
     image = converted(tmp_path, "qcow2")
     os.truncate(image, image.stat().st_size + MIB)  # a volume is larger than what is on it
+    digest = hashlib.sha256(image.read_bytes()).hexdigest() if is_verified else None
+    kept: list[int] = []
+
+    def keep_and_overwrite(inner: ByteSource, settings: SourceSettings, shown: str) -> int:
+        kept.append(spool(inner, settings, shown))
+        image.write_bytes(bytes(image.stat().st_size))
+        return kept[0]
+
+    monkeypatch.setattr("snf_image_host.sources.image.spool", keep_and_overwrite)
     words = ["losetup", "--find", "--show", "--read-only", str(image)]
     device = run(words, timeout=30).text.strip()
     try:
-        copy(Path(device), tmp_path / "disk")
+        copy(Path(device), tmp_path / "disk", sha256=digest)
     finally:
         run(["losetup", "--detach", device], timeout=30)
+    assert len(kept) == is_verified
     assert (tmp_path / "disk").read_bytes()[: len(DISK)] == DISK
 
 

@@ -23,7 +23,7 @@ from snf_image_host.sources.cache import ImageCache, Kept, open_cache
 from snf_image_host.sources.decoding import Decoding
 from snf_image_host.sources.disk_format import open_disk_format
 from snf_image_host.sources.image_signature import signed
-from snf_image_host.sources.local import LocalImage, file_state, open_local, reading, refuse_changed
+from snf_image_host.sources.local import LocalImage, file_state, is_file, open_local, reading, refuse_changed
 from snf_image_host.sources.neighbours import Neighbours
 from snf_image_host.sources.program import ProgramSource
 from snf_image_host.sources.reading import ByteSource, Digesting, FileSource, Prefixed, drain, read_head
@@ -89,7 +89,9 @@ class _Opening:
         state = file_state(fd)
         file = FileSource(fd, source.shown, os.lseek(fd, 0, os.SEEK_END))
         os.lseek(fd, 0, os.SEEK_SET)
-        if container.is_disk_format:
+        verifies = bool(verifier.algorithms) or verifier.signature is not None
+        # Of a block device nobody tells whether it changed since it was verified: it is kept like a stream.
+        if container.is_disk_format and (is_file(fd) or not verifies):
             return self._open_local_disk_format(fd, file, container, verifier)
         return self._unwrap(file, verifier, lambda: refuse_changed(fd, state, source.shown))
 

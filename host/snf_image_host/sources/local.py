@@ -122,10 +122,15 @@ def _lock(source: ImageSource, fd: int) -> None:
         pass  # a file system without locks: nobody can hold it alone there
 
 
+def is_file(fd: int) -> bool:
+    """Whether it is a regular file, and no block device."""
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
 def file_state(fd: int) -> tuple[int, int]:
-    """What changes whenever a file's content does."""
+    """What changes whenever a file's content does; of a block device nothing tells."""
     status = os.fstat(fd)
-    return (status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else (0, 0)
+    return (status.st_mtime_ns, status.st_size) if is_file(fd) else (0, 0)
 
 
 def refuse_changed(fd: int, state: tuple[int, int], shown: str) -> None:
