@@ -15,7 +15,7 @@ from typing import Self
 from snf_image_contract.job import Job
 from snf_image_host import helper_image
 from snf_image_host.copying import CopyResult, copy_image, disarm
-from snf_image_host.copying.disarming import wipe_ends, write_first_page
+from snf_image_host.copying.disarming import empty_end, wipe_ends, write_first_page
 from snf_image_host.copying.program import Sent, copy_by_program
 from snf_image_host.deployment import Deployment
 from snf_image_host.disk_server import open_every_disk
@@ -233,6 +233,7 @@ def _send(deployment: Deployment, reporter: Reporter, times: _Times) -> Sent | N
         with _opened(deployment, reporter) as disk:
             refuse_too_large(image, disk)
             disarm(disk)
+            empty_end(disk)
         try:
             return copy_by_program(
                 image,

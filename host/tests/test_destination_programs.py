@@ -138,6 +138,7 @@ def test_it_gets_the_image(container: str, place: Place) -> None:
     program = place.program(WRITES.format(f"cp {place.disk} {place.directory}/seen; ", 0))
     got = place.deploy(program, container=container)
     assert got[: len(DATA)] == DATA
+    assert not any(got[-MIB:]), "D-10: nothing of an earlier system survives there"
     seen = (place.directory / "seen").read_bytes()
     assert seen[:4096] == bytes(4096)
     assert seen[4096 : len(DATA)] == DATA[4096:]

@@ -61,6 +61,14 @@ def write_first_page(disk: Disk, page: bytes) -> None:
         target.flush()
 
 
+def empty_end(disk: Disk) -> None:
+    """Zero the last MiB: a backup of an earlier GPT, or a signature, would survive the image there (D-10)."""
+    length = min(MIB, disk.size)
+    with open_target(disk) as target:
+        target.zero(disk.size - length, length)
+        target.flush()
+
+
 def wipe_ends(disk: Disk) -> None:
     """Zero the first and the last MiB: of what is on the disk nothing may be taken for good. Never fails."""
     length = min(MIB, disk.size)
