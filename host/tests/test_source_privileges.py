@@ -1,0 +1,197 @@
+"""Every program that is given bytes of strangers: what it may do, as the kernel says while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import re
+import select
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from simulated_source import MIB
+from snf_image_contract.names import ImageFormat
+from snf_image_host.deployment import (
+    DiskServing,
+    FetchPolicy,
+    ImageSource,
+    SourceSettings,
+    TargetDisk,
+    Verification,
+)
+from snf_image_host.disk_server import open_every_disk
+from snf_image_host.errors import SnfImageError
+from snf_image_host.reporter import Reporter
+from snf_image_host.sources import disk_format
+from snf_image_host.sources.image import open_image
+from snf_image_process import runner
+
+UIDS: Final = (2_100_000_000, 2_100_065_535)
+NOBODY: Final = (65534, 65534)
+IMAGE: Final = bytes(510) + b"\x55\xaa" + bytes(512)
+LAST_LIMIT: Final = "Max realtime timeout"
+
+
+class Node:
+    """An image, and in the place of a program one that tells what the kernel says about it.
+
+    Below a directory that any user can enter. What is told goes through a FIFO: a file could not be written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.keys = directory / "keys"
+        self.keys.mkdir()
+        self.image = directory / "x.raw"
+        self.image.write_bytes(IMAGE)
+        os.mkfifo(directory / "told")
+        (directory / "told").chmod(0o666)
+        self._told = os.open(directory / "told", os.O_RDWR | os.O_NONBLOCK)
+
+    def close(self) -> None:
+        os.close(self._told)
+
+    def replace(self, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        script = self.directory / "bin" / program
+        script.parent.mkdir()
+        script.parent.chmod(0o755)  # whatever the umask
+        script.write_text(f"#!/bin/sh\nexec cat /proc/self/status /proc/self/limits >{self.directory}/told\n")
+        script.chmod(0o755)
+        monkeypatch.setattr(runner, "_PATH", f"{script.parent}:{runner._PATH}")
+
+    def told(self) -> str:
+        text = ""
+        while LAST_LIMIT not in text:
+            assert select.select([self._told], [], [], 20)[0], "the program was not started"
+            text += os.read(self._told, 65536).decode()
+        return text
+
+    def put(self, name: str, content: bytes) -> None:
+        (self.directory / name).write_bytes(content)
+
+    def open(self, **changes: object) -> contextlib.AbstractContextManager[object]:
+        """The image, with a new value in some fields of what is decided about it."""
+        source = ImageSource(
+            path=str(self.image),
+            shown="x.raw",
+            format=ImageFormat.DISKDUMP,
+            container="auto",
+            verification=Verification(policy="if-present", trusted_keys=str(self.keys)),
+            settings=SourceSettings(
+                containers=frozenset({"gzip", "qcow2"}), runtime_dir=str(self.directory / "run")
+            ),
+        )
+        return open_image(dataclasses.replace(source, **changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with contextlib.ExitStack() as undo:
+        # A login of root has groups that a program could keep.
+        undo.callback(os.setgroups, os.getgroups())
+        os.setgroups([0, 4])
+        directory = Path(tempfile.mkdtemp(prefix="snf-image-test-"))
+        undo.callback(shutil.rmtree, directory)
+        directory.chmod(0o755)
+        made = Node(directory)
+        undo.callback(made.close)
+        yield made
+
+
+def fetch(node: Node, user: str | None = None) -> contextlib.AbstractContextManager[object]:
+    settings = SourceSettings(
+        fetch=FetchPolicy(hosts=("127.0.0.1",), timeout=20, user=user),
+        runtime_dir=str(node.directory / "run"),
+    )
+    return node.open(
+        kind="url", path="http://127.0.0.1:9/x.raw", settings=settings, verification=Verification()
+    )
+
+
+def decode(node: Node) -> contextlib.AbstractContextManager[object]:
+    node.image.write_bytes(b"\x1f\x8b\x08")
+    return node.open()
+
+
+def convert(node: Node) -> contextlib.AbstractContextManager[object]:
+    node.image.write_bytes(b"QFI\xfb".ljust(MIB, b"\0"))
+    return node.open()
+
+
+def serve(node: Node, user: str | None = None) -> contextlib.AbstractContextManager[object]:
+    target = TargetDisk(index=0, path="nbd://h/x", uri="nbd://h/x")
+    serving = DiskServing(user=user, runtime_dir=str(node.directory / "run"))
+    return open_every_disk((target,), serving, Reporter())
+
+
+def check_sums(node: Node, key: str, signature: bytes) -> contextlib.AbstractContextManager[object]:
+    node.put(f"keys/{key}", b"a key")
+    node.put("SHA256SUMS", f"{hashlib.sha256(IMAGE).hexdigest()}  x.raw\n".encode())
+    node.put("SHA256SUMS.sig", signature)
+    return node.open()
+
+
+def check_image(node: Node) -> contextlib.AbstractContextManager[object]:
+    node.put("keys/ours.gpg", b"a key")
+    node.put("x.raw.sig", b"a signature")
+    return node.open()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """``use`` starts it; ``memory`` in MiB; ``uids``: first and last of those that it may have."""
+
+    name: str
+    use: Callable[[Node], contextlib.AbstractContextManager[object]]
+    memory: int
+    uids: tuple[int, int] = UIDS
+
+
+PROGRAMS: Final = {
+    "curl": Program(name="curl", use=fetch, memory=1024),
+    "curl as FETCH_USER": Program(
+        name="curl", use=lambda node: fetch(node, "nobody"), memory=1024, uids=NOBODY
+    ),
+    "decoder": Program(name="gzip", use=decode, memory=1024),
+    "qemu for disk formats": Program(name="qemu-system-x86_64", use=convert, memory=2048),
+    "qemu-nbd": Program(name="qemu-nbd", use=serve, memory=8192),
+    "qemu-nbd as DISK_URI_USER": Program(
+        name="qemu-nbd", use=lambda node: serve(node, "nobody"), memory=8192, uids=NOBODY
+    ),
+    "openssl": Program(name="openssl", use=lambda node: check_sums(node, "ours.pem", bytes(64)), memory=512),
+    "gpgv": Program(name="gpgv", use=lambda node: check_sums(node, "ours.gpg", b"signature"), memory=512),
+    "gpgv of the image": Program(name="gpgv", use=check_image, memory=512),
+}
+
+
+@pytest.mark.requires("root")
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+def test_a_program_has_no_privileges(program: Program, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-3, D-4, D-7, R-FETCH-4, R-DST-URI-2, R-SEC-1: nor ways to some, files, cores, all memory."""
+    monkeypatch.setattr(disk_format, "inspect_disk_format", lambda *_: 0)
+    node.replace(program.name, monkeypatch)
+    told = ""
+    with contextlib.suppress(SnfImageError), program.use(node):
+        told = node.told()  # it is ended with the context
+    told = told or node.told()
+    status = dict(re.findall(r"^(\w+):\t(.*)$", told, re.MULTILINE))
+    users, groups = ({int(number) for number in status[name].split()} for name in ("Uid", "Gid"))
+    assert len(users) == len(groups) == 1
+    assert program.uids[0] <= min(users) <= program.uids[1]
+    assert 0 not in groups
+    assert status["Groups"].strip() == ""
+    assert {status[f"Cap{name}"] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
+    assert status["NoNewPrivs"] == "1"
+    limits = dict(re.findall(r"^Max (\w[\w ]*?) {2,}\S+ +(\S+)", told, re.MULTILINE))
+    assert limits["core file size"] == "0"
+    assert limits["address space"] == str(program.memory * MIB)
+    # A storage may be files.
+    assert limits["file size"] == ("unlimited" if program.name == "qemu-nbd" else "0")
+    assert max(int(limits[name]) for name in ("processes", "open files")) <= 1024
