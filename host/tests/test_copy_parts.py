@@ -258,7 +258,6 @@ def test_a_header_that_does_not_fit_any_more_is_counted(tmp_path: Path) -> None:
     assert disk.read_bytes()[HEADER_SIZE:] == image.read_bytes()
 
 
-@pytest.mark.requires("qemu-img")
 class OneThread:
     """A source that remembers who has read it, and is asked for its end once."""
 
@@ -305,6 +304,7 @@ def test_what_follows_the_announced_end_is_an_error(tmp_path: Path) -> None:
         copy_image(image, disks[0])
 
 
+@pytest.mark.requires("qemu-img")
 def test_a_container_is_copied_byte_for_byte(tmp_path: Path) -> None:
     """T-32, R-FMT-1: neither its content nor its backing file is looked at, whatever it is called."""
     secret, image = tmp_path / "secret", tmp_path / "image.diskdump"
