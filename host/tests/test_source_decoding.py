@@ -24,9 +24,9 @@ from snf_image_host.deployment import ImageSource, SourceSettings
 from snf_image_host.errors import ImageError, SnfImageError, UserError, VerificationError
 from snf_image_host.image_container import Container, recognise
 from snf_image_host.sources import decoding
-from snf_image_host.sources.reading import drain
+from snf_image_host.sources.reading import FileSource, drain
 from snf_image_host.vm.account import Account
-from snf_image_process import run
+from snf_image_process import run, runner
 
 pytestmark = pytest.mark.slow
 
@@ -216,6 +216,23 @@ def test_a_dictionary_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     image.write_bytes(bytes(data))
     with pytest.raises(ImageError, match=r"[Mm]emory usage limit"):
         copy(image, disk)
+
+
+@pytest.mark.parametrize("container", decoding.DECODERS)
+def test_a_decoder_has_a_limit_of_memory(
+    container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D-3: 1 GiB; of gzip, bzip2, lz4 and tar, which have no option for that, it is the only one."""
+    program = tmp_path / decoding.DECODERS[container].words[0]
+    program.write_text("#!/bin/sh\nulimit -v\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(runner, "_PATH", f"{tmp_path}:{runner._PATH}")
+    got = memoryview(bytearray(64))
+    with open("/dev/null", "rb") as empty:
+        source = FileSource(empty.fileno(), "the-image")
+        with contextlib.closing(decoding.Decoding(source, container, Account.of_caller(), "x")) as stream:
+            count = stream.read_into(got)
+    assert int(got[:count]) == MIB  # of KiB
 
 
 def test_a_changed_digest_leaves_nothing_at_either_end(tmp_path: Path) -> None:
