@@ -37,6 +37,9 @@ _VMDK_AT_END: Final = (1 << 64) - 1
 _VMDK_FOOTER_BYTES: Final = 3 * _SECTOR
 """Marker, footer, end of the stream."""
 _VMDK_FOOTER_MARKER: Final = 3
+_VMDK_COMPRESSED: Final = 1 << 16
+_VMDK_FLAGS: Final = 1 << 0 | 1 << 1 | 1 << 2 | _VMDK_COMPRESSED | 1 << 17
+"""Line ends to compare, a second table, grains of zeros, compressed grains, markers before them."""
 _VMDK_ACCESS: Final = ("rw", "rdonly", "noaccess")
 _VHDX_REGIONS: Final = 192 * 1024
 _VHDX_METADATA: Final = uuid.UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
@@ -147,9 +150,10 @@ def _vmdk(read: Read, size: int) -> int:
     header = read(_SECTOR, 0)
     if header[:4] != b"KDMV":
         raise _RefusedError("only describes other files")
-    version, _, capacity, grain, at, length = struct.unpack_from("<IIQQQQ", header, 4)
+    version, flags, capacity, grain, at, length = struct.unpack_from("<IIQQQQ", header, 4)
     if version not in (1, 2, 3):
         raise _RefusedError(f"has version {version}")
+    _refuse_vmdk_features(flags, struct.unpack_from("<H", header, 77)[0])
     if not capacity:
         raise _RefusedError("only describes other files")
     if at * _SECTOR != _VMDK_DESCRIPTION or not length or (at + length) * _SECTOR > size:
@@ -164,6 +168,14 @@ def _vmdk(read: Read, size: int) -> int:
     return int(capacity) * _SECTOR
 
 
+def _refuse_vmdk_features(flags: int, compression: int) -> None:
+    """qemu passes over flags that it does not know, and tells by ``compression`` alone what is compressed."""
+    if flags & ~_VMDK_FLAGS:
+        raise _RefusedError(f"needs features that are not known here ({flags:#x})")
+    if compression != (1 if flags & _VMDK_COMPRESSED else 0):
+        raise _RefusedError("is compressed in a way that is not known here")
+
+
 def _demand_vmdk_footer(read: Read, size: int, header: bytes) -> None:
     """qemu believes the footer: it must say what the header says, but for the place of the table."""
     data = read(_VMDK_FOOTER_BYTES, size - _VMDK_FOOTER_BYTES) if size >= 2 * _VMDK_FOOTER_BYTES else b""
@@ -172,8 +184,8 @@ def _demand_vmdk_footer(read: Read, size: int, header: bytes) -> None:
     marker, footer, end = (data[at : at + _SECTOR] for at in range(0, _VMDK_FOOTER_BYTES, _SECTOR))
     if struct.unpack_from("<II", marker, 8) != (0, _VMDK_FOOTER_MARKER) or any(marker[16:]) or any(end):
         raise _RefusedError("has no footer")
-    # Magic number and version; size of the disk and of its grains, and where the description is.
-    same = footer[:8] == header[:8] and footer[12:44] == header[12:44]
+    # Magic number, version, flags; sizes of disk, grains and tables; place of the description; compression.
+    same = footer[:48] == header[:48] and footer[77:79] == header[77:79]
     if not same or struct.unpack_from("<Q", footer, 56)[0] == _VMDK_AT_END:
         raise _RefusedError("has a footer that contradicts its header")
 
