@@ -28,10 +28,12 @@ from snf_image_host.deployment import (
 )
 from snf_image_host.disk_server import open_every_disk
 from snf_image_host.errors import SnfImageError
+from snf_image_host.image_container import Container
 from snf_image_host.reporter import Reporter
 from snf_image_host.sources import disk_format
 from snf_image_host.sources.image import open_image
-from snf_image_process import runner
+from snf_image_host.vm.account import Account
+from snf_image_process import run, runner
 
 UIDS: Final = (2_100_000_000, 2_100_065_535)
 NOBODY: Final = (65534, 65534)
@@ -195,3 +197,18 @@ def test_a_program_has_no_privileges(program: Program, node: Node, monkeypatch: 
     # A storage may be files.
     assert limits["file size"] == ("unlimited" if program.name == "qemu-nbd" else "0")
     assert max(int(limits[name]) for name in ("processes", "open files")) <= 1024
+
+
+@pytest.mark.requires("qemu", "qemu-img")
+def test_qemu_looks_into_an_image_behind_a_filter(tmp_path: Path) -> None:
+    """D-3: of system calls, which neither qemu-img nor qemu-nbd has."""
+    image = tmp_path / "image"
+    run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "1M"], timeout=60)
+    with contextlib.ExitStack() as alive:
+        file = alive.enter_context(image.open("rb"))
+        opening = disk_format.open_disk_format(
+            file.fileno(), Container.QCOW2, SourceSettings(), Account.of_caller(), "x"
+        )
+        disk = alive.enter_context(opening)
+        with open(f"/proc/{disk._running.pid}/status", encoding="ascii") as status:
+            assert "\nSeccomp:\t2\n" in status.read()
