@@ -1,4 +1,4 @@
-"""How fast images are copied, against ``dd`` and ``sha256sum`` on the same files in the same minute.
+"""How fast images are copied, against other programs on the same files in the same minute.
 
     .venv/bin/python bench/copy_bench.py [--directory build/bench] [--rounds 5] [--size-mib 1024] [--cold]
 
@@ -10,16 +10,19 @@ other programs.
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import functools
 import json
 import os
 import resource
 import shlex
+import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
+
+from measurement import Goal, Measurement, in_turns, ratio
 
 from snf_image_contract.names import ImageFormat
 from snf_image_host import deploy  # noqa: F401 - the peak of memory is that of the whole command
@@ -36,39 +39,6 @@ _DATA: Final = 16 * MIB
 _TIMEOUT: Final = 600.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Goal:
-    """A measured ratio and what it may be at most."""
-
-    name: str
-    ratio: float
-    limit: float
-
-    @property
-    def is_met(self) -> bool:
-        return self.ratio <= self.limit
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """Medians in seconds by name, all rounds, goals, and the commands that were run.
-
-    ``processor``: user and system seconds of each of our copies, with the start of Python and of decoders.
-    """
-
-    medians: dict[str, float]
-    rounds: dict[str, list[float]]
-    goals: tuple[Goal, ...]
-    commands: dict[str, str]
-    peak_mib: float
-    processor: dict[str, tuple[float, float]]
-
-    def as_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {
-            "goals": [dataclasses.asdict(goal) | {"met": goal.is_met} for goal in self.goals]
-        }
-
-
 class _Bench:
     """The files of a measurement, and one run of each command."""
 
@@ -77,7 +47,7 @@ class _Bench:
         self.holes = os.path.join(directory, "holes.raw")
         self.zeros = os.path.join(directory, "zeros.raw")
         self.zstd = os.path.join(directory, "zeros.raw.zst")
-        self._disk = os.path.join(directory, "disk.raw")
+        self.disk = os.path.join(directory, "disk.raw")
         self._size = size
         self._cold = cold
         self.commands: dict[str, str] = {}
@@ -98,28 +68,34 @@ class _Bench:
         run(["zstd", "-qf", "-1", self.zeros, "-o", self.zstd], timeout=_TIMEOUT)
 
     def remove(self) -> None:
-        for path in (self.dense, self.holes, self.zeros, self.zstd, self._disk):
+        for path in (self.dense, self.holes, self.zeros, self.zstd, self.disk):
             if os.path.exists(path):
                 os.unlink(path)
 
-    def dd(self, image: str) -> Callable[[], float]:
-        words = ["dd", f"if={image}", f"of={self._disk}", "bs=4M", "oflag=direct", "conv=notrunc"]
-        return lambda: self._timed(f"dd {os.path.basename(image)}", words, image)
+    def program(self, image: str, *words: str) -> Callable[[str], float]:
+        """One that is not ours; how long it takes as a whole."""
 
-    def sha256sum(self, image: str) -> Callable[[], float]:
-        return lambda: self._timed(f"sha256sum {os.path.basename(image)}", ["sha256sum", image], image)
+        def once(name: str) -> float:
+            self._prepare(image)
+            self.commands[name] = shlex.join(words)
+            before = os.times()
+            seconds = run(words, timeout=_TIMEOUT).seconds
+            after = os.times()
+            spent = (
+                after.children_user - before.children_user,
+                after.children_system - before.children_system,
+            )
+            self.processor.setdefault(name, []).append(spent)
+            return seconds
 
-    def zstd_dc(self) -> Callable[[], float]:
-        words = ["sh", "-c", 'exec zstd -dcq "$1" >/dev/null', "sh", self.zstd]
-        return lambda: self._timed("zstd -dc zeros.raw.zst", words, self.zstd)
+        return once
 
-    def copy(self, image: str, *, digest: bool) -> Callable[[], float]:
+    def copy(self, image: str, *, digest: bool) -> Callable[[str], float]:
         """A process of its own, as the command is one; what counts is the copy, not Python's start."""
-        words = [sys.executable, os.path.abspath(__file__), "--copy", image, self._disk]
+        words = [sys.executable, os.path.abspath(__file__), "--copy", image, self.disk]
         words += ["--digest"] if digest else []
-        name = f"copy {os.path.basename(image)}{' with digest' if digest else ''}"
 
-        def once() -> float:
+        def once(name: str) -> float:
             self._prepare(image)
             self.commands[name] = shlex.join(words)
             said = json.loads(run(words, timeout=_TIMEOUT).stdout)
@@ -129,16 +105,42 @@ class _Bench:
 
         return once
 
-    def _timed(self, name: str, words: list[str], image: str) -> float:
-        self._prepare(image)
-        self.commands[name] = shlex.join(words)
-        return run(words, timeout=_TIMEOUT).seconds
+    def runs(self) -> dict[str, Callable[[str], float]]:
+        """All rows of the table, by name; ``nbdcopy`` only where it is installed."""
+        rows: dict[str, Callable[[str], float]] = {}
+        for kind, image in (("dense", self.dense), ("holes", self.holes), ("zeros", self.zeros)):
+            dd = ("dd", f"if={image}", f"of={self.disk}", "bs=4M", "oflag=direct", "conv=notrunc")
+            convert = (
+                "qemu-img",
+                "convert",
+                "-n",
+                "--target-is-zero",
+                "-t",
+                "none",
+                "-f",
+                "raw",
+                "-O",
+                "raw",
+            )
+            rows[f"dd {kind}"] = self.program(image, *dd)
+            rows[f"copy {kind}"] = self.copy(image, digest=False)
+            rows[f"qemu-img convert {kind}"] = self.program(image, *convert, image, self.disk)
+            if shutil.which("nbdcopy") is not None:
+                copied = ("nbdcopy", "--flush", "--destination-is-zero", image, self.disk)
+                rows[f"nbdcopy {kind}"] = self.program(image, *copied)
+        rows["sha256sum dense"] = self.program(self.dense, "sha256sum", self.dense)
+        rows["copy dense, digest"] = self.copy(self.dense, digest=True)
+        rows["sha256sum zeros"] = self.program(self.zeros, "sha256sum", self.zeros)
+        decoding = ("sh", "-c", 'exec zstd -dcq "$1" >/dev/null', "sh", self.zstd)
+        rows["zstd -dc"] = self.program(self.zstd, *decoding)
+        rows["copy zstd, digest"] = self.copy(self.zstd, digest=True)
+        return rows
 
     def _prepare(self, image: str) -> None:
         """A new disk, nothing left to be written by the kernel, the image in its cache or not at all."""
-        if os.path.exists(self._disk):
-            os.unlink(self._disk)
-        with open(self._disk, "wb") as file:
+        if os.path.exists(self.disk):
+            os.unlink(self.disk)
+        with open(self.disk, "wb") as file:
             file.truncate(self._size)
         os.sync()
         with open(image, "rb", buffering=0) as file:
@@ -149,57 +151,39 @@ class _Bench:
                     pass
 
 
-def measure(directory: str, *, rounds: int = 5, size: int = 1024 * MIB, cold: bool = False) -> Result:
-    """Make two images of ``size`` bytes in ``directory``, time everything ``rounds`` times, remove them."""
+def measure(directory: str, *, rounds: int = 5, size: int = 1024 * MIB, cold: bool = False) -> Measurement:
+    """Make images of ``size`` bytes in ``directory``, time everything ``rounds`` times, remove them."""
     directory = os.path.abspath(directory)
     os.makedirs(directory, exist_ok=True)
     bench = _Bench(directory, size, cold=cold)
     try:
         bench.make_images()
-        runs = {
-            "dd dense": bench.dd(bench.dense),
-            "copy dense": bench.copy(bench.dense, digest=False),
-            "dd holes": bench.dd(bench.holes),
-            "copy holes": bench.copy(bench.holes, digest=False),
-            "sha256sum dense": bench.sha256sum(bench.dense),
-            "copy dense, digest": bench.copy(bench.dense, digest=True),
-            "dd zeros": bench.dd(bench.zeros),
-            "copy zeros": bench.copy(bench.zeros, digest=False),
-            "sha256sum zeros": bench.sha256sum(bench.zeros),
-            "zstd -dc": bench.zstd_dc(),
-            "copy zstd, digest": bench.copy(bench.zstd, digest=True),
-        }
-        times: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(rounds):
-            for name, once in runs.items():
-                times[name].append(round(once(), 4))
+        runs = {name: functools.partial(once, name) for name, once in bench.runs().items()}
+        times = in_turns(runs, rounds)
     finally:
         bench.remove()
-    median = {name: round(statistics.median(values), 4) for name, values in times.items()}
-    slower = max(median["dd dense"], median["sha256sum dense"])
-    goals = (
-        Goal(name="dense / dd", ratio=median["copy dense"] / median["dd dense"], limit=1.05),
-        Goal(name="75 % holes / dd", ratio=median["copy holes"] / median["dd holes"], limit=0.4),
-        Goal(name="digest / slower of dd, sha256sum", ratio=median["copy dense, digest"] / slower, limit=1.1),
+    goals = [
+        Goal(name="dense / dd", value=ratio(times, "copy dense", "dd dense"), limit=1.05),
+        Goal(name="75 % holes / dd", value=ratio(times, "copy holes", "dd holes"), limit=0.4),
+        Goal(name="75 % zeros as data / dd", value=ratio(times, "copy zeros", "dd zeros"), limit=0.35),
         Goal(
-            name="75 % zeros written as data / dd",
-            ratio=median["copy zeros"] / median["dd zeros"],
-            limit=0.35,
+            name="digest / slower of dd, sha256sum",
+            value=ratio(times, "copy dense, digest", "dd dense", "sha256sum dense"),
+            limit=1.1,
         ),
         Goal(
             name="zstd, digest / slowest of dd, sha256sum, zstd",
-            ratio=median["copy zstd, digest"]
-            / max(median["dd zeros"], median["sha256sum zeros"], median["zstd -dc"]),
+            value=ratio(times, "copy zstd, digest", "dd zeros", "sha256sum zeros", "zstd -dc"),
             limit=1.1,
         ),
-        Goal(name="peak memory / 100 MiB", ratio=bench.peak_mib / 100, limit=1.0),
-    )
-    return Result(
-        medians=median,
+        Goal(name="peak memory of a copy", value=bench.peak_mib, limit=100, unit="MiB"),
+    ]
+    kept = "read from the disk" if cold else "in the page cache"
+    return Measurement(
+        title=f"copy of a raw image of {size >> 20} MiB onto a new file, the image {kept}",
         rounds=times,
-        goals=goals,
         commands=bench.commands,
-        peak_mib=bench.peak_mib,
+        goals=tuple(goals),
         processor={name: _median_pair(pairs) for name, pairs in bench.processor.items()},
     )
 
@@ -207,22 +191,6 @@ def measure(directory: str, *, rounds: int = 5, size: int = 1024 * MIB, cold: bo
 def _median_pair(pairs: list[tuple[float, float]]) -> tuple[float, float]:
     user, system = zip(*pairs, strict=True)
     return round(statistics.median(user), 3), round(statistics.median(system), 3)
-
-
-def table(result: Result) -> Iterator[str]:
-    """The result for people, line by line."""
-    yield from (f"$ {command}" for command in result.commands.values())
-    yield ""
-    for name, seconds in result.medians.items():
-        spread = f"{min(result.rounds[name]):.2f} to {max(result.rounds[name]):.2f}"
-        yield f"{name:<34} {seconds:6.3f} s   ({spread})"
-    yield ""
-    for name, (user, system) in result.processor.items():
-        yield f"{name:<34} user {user:6.3f} s, system {system:6.3f} s"
-    yield ""
-    for goal in result.goals:
-        verdict = "met" if goal.is_met else "MISSED"
-        yield f"{goal.name:<34} {goal.ratio:6.3f}     at most {goal.limit:g}: {verdict}"
 
 
 def _copy(image: str, disk: str, *, digest: bool) -> dict[str, float]:
@@ -236,6 +204,7 @@ def _copy(image: str, disk: str, *, digest: bool) -> dict[str, float]:
         container="zstd" if packed else "raw",
         settings=SourceSettings(containers=frozenset({"raw", "zstd"})),
     )
+    before = os.times()
     with open_disks([TargetDisk(index=0, path=disk)]) as disks, open_image(source) as stream:
         begun = time.monotonic()
         copy_image(stream, disks[0], digest=digest)
@@ -243,8 +212,8 @@ def _copy(image: str, disk: str, *, digest: bool) -> dict[str, float]:
     spent = os.times()
     return {
         "seconds": seconds,
-        "user": spent.user + spent.children_user,
-        "system": spent.system + spent.children_system,
+        "user": spent.user + spent.children_user - before.user,
+        "system": spent.system + spent.children_system - before.system,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -265,7 +234,7 @@ def main() -> int:
     result = measure(
         arguments.directory, rounds=arguments.rounds, size=arguments.size_mib * MIB, cold=arguments.cold
     )
-    print("\n".join(table(result)))
+    print("\n".join(result.table()))
     if arguments.json:
         with open(arguments.json, "w", encoding="ascii") as file:
             json.dump(result.as_json(), file, indent=2)

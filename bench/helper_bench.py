@@ -25,6 +25,7 @@ from snf_image_process import PIPE, ProcessError, run, start
 DISK_SIZE: Final = "4G"
 _TIMEOUT: Final = 900.0
 _LOOK: Final = 0.02
+_TIMES_FASTER: Final = 25.0
 _KEY: Final = "AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 COLD, WARM = "cold", "warm"
 FIRST_TASK, TASKS = "VM start to first task, {}", "VM start to exit, {}"
@@ -83,6 +84,7 @@ class _Bench:
 
     def deploy_in_a_row(self) -> float:
         disks = self._disks()
+        self.commands[IN_A_ROW] = " && ".join(shlex.join(self._quiet_words(disk)) for disk in disks)
         begun = time.monotonic()
         for disk in disks:
             run(self._quiet_words(disk), timeout=_TIMEOUT)
@@ -90,6 +92,7 @@ class _Bench:
 
     def deploy_at_once(self) -> float:
         disks = self._disks()
+        self.commands[AT_ONCE] = " & ".join(shlex.join(self._quiet_words(disk)) for disk in disks)
         begun = time.monotonic()
         with contextlib.ExitStack() as alive:
             running = [alive.enter_context(start(self._quiet_words(disk))) for disk in disks]
@@ -230,7 +233,13 @@ def measure_helper(
         for theirs, ours in ((VIRT_CUSTOMIZE, CUSTOMIZE), (VIRT_RESIZE, DEPLOY)):
             for begin in (COLD, WARM):
                 name = f"{theirs} / {ours.format(begin)}"
-                goals.append(Goal(name=name, value=ratio(times, theirs, ours.format(begin))))
+                limit = _TIMES_FASTER if (theirs, begin) == (VIRT_RESIZE, WARM) else None
+                goals.append(
+                    Goal(
+                        name=name, value=ratio(times, theirs, ours.format(begin)), limit=limit, at_least=True
+                    )
+                )
+        remarks.append(f"{VIRT_RESIZE}: the same job but for the swap partition, which they do not make")
     else:
         remarks.append(f"virt-customize left out: {with_guestfs}")
     return Measurement(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -23,7 +24,7 @@ from typing import Final
 
 import copy_bench
 from helper_bench import measure_helper
-from measurement import Goal, Measurement
+from measurement import Measurement
 
 from snf_image_process import ProcessError, run
 
@@ -77,26 +78,19 @@ def _measure(build: str, only: str | None, rounds: int, *, guestfs: bool) -> Ite
     if free < _NEEDED:
         raise BenchError(f"only {free >> 20} MiB are free in {build}, {_NEEDED >> 20} MiB are needed")
     if only in (None, "copy"):
+        left_out = _install("libnbd-bin")
         with _directory(build) as directory:
-            yield _told(_measure_copy(directory, rounds))
+            measured = copy_bench.measure(directory, rounds=rounds)
+            remarks = () if left_out is None else (f"nbdcopy left out: {left_out}",)
+            yield _told(dataclasses.replace(measured, remarks=remarks))
     if only in (None, "helper"):
         image, helper = os.path.join(build, "fixtures", _FIXTURE), os.path.join(build, "helper")
         for path in (image, os.path.join(helper, "manifest.json")):
             if not os.path.exists(path):
                 raise BenchError(f"{path} is missing: `make helper-image fixtures` builds it")
-        left_out = _install_guestfs() if guestfs else "--without-guestfs"
+        left_out = _install("guestfs-tools", "linux-image-cloud-amd64") if guestfs else "--without-guestfs"
         with _directory(build) as directory:
             yield _told(measure_helper(directory, image, helper, rounds, with_guestfs=left_out))
-
-
-def _measure_copy(directory: str, rounds: int) -> Measurement:
-    result = copy_bench.measure(directory, rounds=rounds)
-    return Measurement(
-        title="copy of a 1 GiB raw image onto a new file, the image in the page cache",
-        rounds={name: tuple(values) for name, values in result.rounds.items()},
-        commands=result.commands,
-        goals=tuple(Goal(name=goal.name, value=goal.ratio, limit=goal.limit) for goal in result.goals),
-    )
 
 
 @contextlib.contextmanager
@@ -110,10 +104,8 @@ def _told(measurement: Measurement) -> Measurement:
     return measurement
 
 
-def _install_guestfs() -> str | None:
-    """Install what virt-customize needs, if it is missing. Why it cannot be measured, else None."""
-    with open(os.path.join(CHECKOUT, "ci", "packages-bench.txt"), encoding="ascii") as file:
-        packages = [line.strip() for line in file if line.strip() and not line.startswith("#")]
+def _install(*packages: str) -> str | None:
+    """Install Debian packages with what is measured beside ours; None, or why they are not there."""
     missing = [name for name in packages if _version_of(name) is None]
     if not missing:
         return None
@@ -138,7 +130,10 @@ def _version_of(package: str) -> str | None:
 
 
 def _write(path: str, measured: list[Measurement]) -> None:
-    packages = ("qemu-system-x86", "coreutils", "guestfs-tools", "linux-image-cloud-amd64")
+    packages = (
+        "qemu-system-x86", "qemu-utils", "coreutils", "zstd", "libnbd-bin", "guestfs-tools",
+        "linux-image-cloud-amd64",
+    )  # fmt: skip
     document = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": {
