@@ -64,8 +64,11 @@ def deploy(deployment: Deployment, reporter: Reporter) -> Receipt:
             disarmed.is_ours = True
             with times.stage("copy"):
                 copied = _copy(deployment, image, disks[0], reporter)
+            alive.callback(copied.give_up)
         outcome = helper.customize(disks, times)
-        copied = copied.whole() if copied is not None else None
+        if copied is not None:
+            with times.stage("digest") if copied.is_late else contextlib.nullcontext():
+                copied = copied.whole()
     receipt = build_receipt(
         deployment,
         copied=copied,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +12,14 @@ import pytest
 
 from snf_image_contract.names import ImageFormat
 from snf_image_host.copying import CopyResult, copy, copy_image
+from snf_image_host.copying.copy import Progress
 from snf_image_host.copying.target import MIB
-from snf_image_host.deployment import ImageSource, TargetDisk
+from snf_image_host.deployment import ImageSource, TargetDisk, WipeTail
 from snf_image_host.digests import Digests
 from snf_image_host.disks import open_disks
 from snf_image_host.errors import ImageError, VerificationError
 from snf_image_host.partition_header import HEADER_SIZE
+from snf_image_host.reporter import CopyProgress
 from snf_image_host.sources.image import open_image
 
 SIZE = 48 * MIB
@@ -35,28 +36,39 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Digesting is slow, and does not end before this is set."""
-    opened = threading.Event()
-    update = Digests.update
+    """Digesting is slower than writing, and does not end before this is set."""
+    opened, written = threading.Event(), threading.Event()
+    update, write = Digests.update, copy._Copy._write
 
     def slowly(self: Digests, view: memoryview) -> None:
-        time.sleep(0.02)
+        if self.position >= SIZE - 16 * MIB:
+            assert written.wait(10)
         if self.position >= SIZE - 8 * MIB:
             assert opened.wait(10)
         update(self, view)
 
+    def announced(self: copy._Copy, wipe_tail: WipeTail) -> None:
+        write(self, wipe_tail)
+        written.set()
+
     monkeypatch.setattr(Digests, "update", slowly)
+    monkeypatch.setattr(copy._Copy, "_write", announced)
     yield opened
     opened.set()
 
 
 def copied(
-    image: Path, *, late: bool = True, sha256: str | None = None, kind: ImageFormat = ImageFormat.DISKDUMP
+    image: Path,
+    *,
+    late: bool = True,
+    sha256: str | None = None,
+    kind: ImageFormat = ImageFormat.DISKDUMP,
+    progress: Progress = lambda _: None,
 ) -> CopyResult:
     asked = ImageSource(path=str(image), shown=image.name, format=kind, sha256=sha256)
     target = TargetDisk(index=0, path=str(image.with_name("disk.raw")), create_size=2 * SIZE)
     with open_disks([target]) as disks, open_image(asked) as stream:
-        return copy_image(stream, disks[0], may_be_late=late)
+        return copy_image(stream, disks[0], may_be_late=late, progress=progress)
 
 
 @pytest.mark.parametrize("kind", [ImageFormat.DISKDUMP, ImageFormat.EXTDUMP])
@@ -115,7 +127,18 @@ def test_much_that_is_left_is_part_of_the_copy(
     assert result.whole().sha256 == hashlib.sha256(image.read_bytes()).hexdigest()
 
 
-def test_a_copy_that_fails_at_last_ends_the_late_digest_too(image: Path, gate: threading.Event) -> None:
+def test_a_copy_that_fails_at_last_ends_the_late_digest_too(
+    image: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-HLP-13: no processor is kept busy with what nobody waits for."""
+    digested: list[int] = []
+    update = Digests.update
+
+    def noted(self: Digests, view: memoryview) -> None:
+        update(self, view)
+        digested.append(self.position)
+
+    monkeypatch.setattr(Digests, "update", noted)
     asked = ImageSource(path=str(image), shown=image.name, format=ImageFormat.DISKDUMP)
     target = TargetDisk(index=0, path=str(image.with_name("disk.raw")), create_size=2 * SIZE)
     with open_disks([target]) as disks, open_image(asked) as stream:
@@ -123,8 +146,36 @@ def test_a_copy_that_fails_at_last_ends_the_late_digest_too(image: Path, gate: t
             file.write(b"x")
         with pytest.raises(ImageError, match="was changed while it was copied"):
             copy_image(stream, disks[0], may_be_late=True)
+    late = [thread for thread in threading.enumerate() if thread.name == "late-digest"]
+    assert len(late) == 1
     gate.set()
-    for thread in threading.enumerate():
-        if thread.name == "late-digest":
-            thread.join(10)
-            assert not thread.is_alive()
+    late[0].join(10)
+    assert not late[0].is_alive()
+    assert max(digested) < SIZE
+
+
+def test_a_deployment_that_fails_gives_it_up(image: Path, gate: threading.Event) -> None:
+    result = copied(image)
+    result.give_up()
+    gate.set()
+    with pytest.raises(RuntimeError):
+        result.whole()
+
+
+def test_progress_waits_for_the_digest(image: Path, gate: threading.Event) -> None:
+    """R-FMT-7: nobody is told that all is done while there is something left to wait for."""
+    told: list[CopyProgress] = []
+    at_the_gate: list[CopyProgress] = []
+
+    def note(progress: CopyProgress) -> None:
+        told.append(progress)
+        if progress.position >= SIZE - 8 * MIB and not progress.final:
+            at_the_gate.append(progress)
+            if len(at_the_gate) == 3:
+                gate.set()
+
+    right = hashlib.sha256(image.read_bytes()).hexdigest()
+    result = copied(image, sha256=right, progress=note)
+    assert result.sha256 == right
+    assert {progress.position for progress in at_the_gate[:3]} == {SIZE - 7 * MIB}
+    assert (told[-1].position, told[-1].final) == (SIZE, True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +22,9 @@ from snf_image_contract.names import ImageFormat, TaskName
 from snf_image_contract.secret import Secret
 from snf_image_host import copying
 from snf_image_host import deploy as subject
-from snf_image_host.deployment import Deployment, HelperSettings, ImageSource, TargetDisk
+from snf_image_host.copying import copy
+from snf_image_host.deployment import Deployment, HelperSettings, ImageSource, TargetDisk, WipeTail
+from snf_image_host.digests import Digests
 from snf_image_host.disks import OpenDisk
 from snf_image_host.errors import HelperError, ImageError, NodeError, SnfImageError, UserError
 from snf_image_host.reporter import CopyProgress, Info, Reporter, StageEnded, StageStarted
@@ -240,6 +244,41 @@ def test_the_receipt_is_returned_and_written(story: Story, asked: Deployment, tm
     assert document["warnings"] == ["no password was asked for"]
     assert set(document["seconds"]) == {"copy", "helper-start", "customize"}
     assert SECRET not in json.dumps(document)
+
+
+@pytest.mark.parametrize("is_promised", [False, True])
+def test_a_digest_for_the_receipt_alone_may_come_after_the_job(
+    story: Story, asked: Deployment, monkeypatch: pytest.MonkeyPatch, is_promised: bool
+) -> None:
+    """D-4: it is not waited for, and not missing in the end; one that is promised comes before."""
+    image = Path(asked.image.path or "")
+    os.truncate(image, 13 * MIB)  # holes, which are copied at once
+    right = hashlib.sha256(image.read_bytes()).hexdigest()
+    written, job_done = threading.Event(), threading.Event()
+    update, write, run_job = Digests.update, copy._Copy._write, FakeVm.run_job
+
+    def slow_update(digests: Digests, view: memoryview) -> None:
+        assert written.wait(10)
+        if digests.position > 5 * MIB:
+            assert job_done.wait(0 if is_promised else 10) is not is_promised
+        update(digests, view)
+
+    def noted_write(copying: copy._Copy, wipe_tail: WipeTail) -> None:
+        write(copying, wipe_tail)
+        written.set()
+
+    def noted_job(vm: FakeVm, job: Job, disks: Sequence[OpenDisk]) -> Outcome:
+        outcome = run_job(vm, job, disks)
+        job_done.set()
+        return outcome
+
+    monkeypatch.setattr(Digests, "update", slow_update)
+    monkeypatch.setattr(copy._Copy, "_write", noted_write)
+    monkeypatch.setattr(FakeVm, "run_job", noted_job)
+    source = dataclasses.replace(asked.image, sha256=right if is_promised else None)
+    disk = dataclasses.replace(asked.disks[0], create_size=16 * MIB)
+    document = run(dataclasses.replace(asked, image=source, disks=(disk,)), story)
+    assert document["image"]["sha256"] == right
 
 
 def test_warnings_that_come_up_on_the_way_are_in_the_receipt(

@@ -39,6 +39,10 @@ class Buffer:
         if kind is not None:
             yield start, length, kind
 
+    def is_zero(self, length: int) -> bool:
+        """Whether the first ``length`` bytes are zeros."""
+        return all(self._is_zero(at, min(GRANULE, length - at)) for at in range(0, length, GRANULE))
+
     def _is_zero(self, at: int, length: int) -> bool:
         # memcmp lets other threads run meanwhile, and stops at the first byte that differs.
         return bool(_libc.memcmp(self._address + at, _zeros_address, length) == 0)

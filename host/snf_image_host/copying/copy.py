@@ -1,7 +1,7 @@
 """The copy: reading, digesting and writing overlap; the disk becomes bootable last of all.
 
 One thread reads into a few large buffers, one computes the digest, one writes; the calling thread watches
-over them and tells of progress.
+over them and tells of progress. A digest that nobody waits for may be computed on when the copy is over.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ from snf_image_host.sources.stream import ImageStream, refuse_too_large, total_o
 
 BUFFER_SIZE: Final = 4 * MIB
 BUFFERS: Final = 6
+_LOOK_AT: Final = 256 * 1024
+"""Bytes that are read and searched at once: few enough for the processor to have them at hand still."""
+_LINE: Final = 256
+"""Pieces that wait to be written or digested, at most; those with data are bounded by the buffers."""
 
 Progress = Callable[[CopyProgress], None]
 _T = TypeVar("_T")
@@ -57,9 +61,19 @@ class CopyResult:
     source_sha256: str | None = None
     late: LateDigest | None = None
 
+    @property
+    def is_late(self) -> bool:
+        """Whether :meth:`whole` has to wait."""
+        return self.late is not None and not self.late.is_ready
+
     def whole(self) -> CopyResult:
         """The same with its digest, which is waited for if it is late."""
         return self if self.late is None else dataclasses.replace(self, sha256=self.late.wait(), late=None)
+
+    def give_up(self) -> None:
+        """Nobody waits for a late digest any more."""
+        if self.late is not None:
+            self.late.give_up()
 
 
 def copy_image(
@@ -85,8 +99,9 @@ def copy_image(
     refuse_too_large(image, disk)
     begun, before = time.monotonic(), os.times()
     algorithms = image.digests | ({"sha256"} if digest else set())
-    copy = _Copy(image, disk, idle_timeout, progress, algorithms)
-    copy.may_be_late = may_be_late and not image.digests
+    copy = _Copy(
+        image, disk, idle_timeout, progress, algorithms, may_be_late=may_be_late and not image.digests
+    )
     try:
         copy.run(wipe_tail)
     except VerificationError:
@@ -146,10 +161,11 @@ class _Copy:
         idle_timeout: float,
         progress: Progress,
         algorithms: Iterable[str],
+        *,
+        may_be_late: bool,
     ) -> None:
         self.written = 0
         self.direct = False
-        self.may_be_late = False
         self.late: LateDigest | None = None
         self._image = image
         self._disk = disk
@@ -162,12 +178,14 @@ class _Copy:
         self._target = open_target(disk, check=self._workers.check)
         self._held = HeldBack(self._total)
         self._digests = Digests(algorithms)
-        self._all_is_written = threading.Event()
+        self._may_be_late = may_be_late
+        self._is_copied = threading.Event()
+        """All but what is held back is on the disk."""
         self._pool: queue.Queue[Buffer] = queue.Queue()
         for buffer in make_buffers(BUFFERS, BUFFER_SIZE):
             self._pool.put(buffer)
-        self._to_write: queue.Queue[_Piece | None] = queue.Queue()
-        self._to_digest: queue.Queue[_Piece | None] = queue.Queue()
+        self._to_write: queue.Queue[_Piece | None] = queue.Queue(_LINE)
+        self._to_digest: queue.Queue[_Piece | None] = queue.Queue(_LINE)
 
     @property
     def digests(self) -> Mapping[str, str]:
@@ -187,13 +205,22 @@ class _Copy:
         with self._target:
             self._workers.run(lambda: self._held.clear(self._target))
             self._workers.run(*jobs)
-            self._workers.run(self._check)
-            self._workers.run(lambda: self._held.write(self._target))
+            try:
+                self._workers.run(self._check)
+                self._workers.run(lambda: self._held.write(self._target))
+            except BaseException:
+                if self.late is not None:
+                    self.late.give_up()
+                raise
             self.direct = self._target.is_direct
-        self._tell(final=True)
+        self._progress(CopyProgress(position=self._position, total=self._total, final=True))
 
-    def _tell(self, *, final: bool = False) -> None:
-        self._progress(CopyProgress(position=self._position, total=self._total, final=final))
+    def _tell(self) -> None:
+        """Who has got on least is what the user waits for."""
+        position = self._position
+        if self._digests:
+            position = min(position, len(self._image.header) + self._digests.position)
+        self._progress(CopyProgress(position=position, total=self._total, final=False))
 
     def _abandon(self) -> None:
         self._image.abandon()
@@ -207,45 +234,66 @@ class _Copy:
         if base:
             buffer = self._next(self._pool)
             buffer.view[:base] = self._image.header
-            self._to_write.put(_Piece(0, base, _Loan(buffer, self._pool, users=1)))
+            self._put(self._to_write, _Piece(0, base, _Loan(buffer, self._pool, users=1)))
         for piece in self._pieces(base):
-            self._to_write.put(piece)
+            self._put(self._to_write, piece)
             if self._digests:
-                self._to_digest.put(piece)
-        for line in (self._to_write, self._to_digest):
-            line.put(None)
+                self._put(self._to_digest, piece)
+        # In this order: a digest that goes on when all is written has all it needs.
+        if self._digests:
+            self._put(self._to_digest, None)
+        self._put(self._to_write, None)
 
     def _pieces(self, base: int) -> Iterator[_Piece]:
-        """The image in order. If its size is not known, a piece is held until it is not the last one."""
-        last: _Piece | None = None
+        """The image in order. If its size is not known, a part is held until it is not the last one."""
+        held: list[_Piece] = []
         for extent in self._image.extents():
-            # A hole is one piece, however long: what waits in the lines is bounded by the buffers.
+            # A hole is one piece, however long.
             for offset, length in extent.parts(extent.length if extent.is_hole else BUFFER_SIZE):
                 if extent.is_hole:
                     yield _Piece(base + offset, length, None)
                     continue
-                loan, count = self._lend(offset, length)
-                piece = _Piece(base + offset, count, loan)
+                part = self._part(base, offset, length)
                 if self._total is not None:
-                    yield piece
+                    yield from part
                     continue
-                end = piece.offset + count
+                end = part[-1].offset + part[-1].length
                 refuse_too_large(self._image, self._disk, at_least=end)
-                if count < length:
+                is_last = end < base + offset + length
+                if is_last:
                     self._total = end
                     self._held.end_at(end)
-                if last is not None:
-                    yield last
-                last = piece
-                if count < length:
+                yield from held
+                held = part
+                if is_last:
                     break
-        if last is not None:
-            yield last
+        yield from held
 
-    def _lend(self, offset: int, length: int) -> tuple[_Loan, int]:
-        """A buffer with a part of the image, for those who write and digest it; and how much it holds."""
+    def _part(self, base: int, offset: int, length: int) -> list[_Piece]:
+        """Zeros that a part of the image begins with, and what follows them in a buffer.
+
+        If it ends early, its last piece does.
+        """
         buffer = self._next(self._pool)
-        view, start = buffer.view[:length], offset
+        zeros = count = 0
+        while zeros < length:
+            step = min(_LOOK_AT, length - zeros)
+            count = self._fill(buffer.view[:step], offset + zeros)
+            if count < step or not buffer.is_zero(count):
+                break
+            zeros += count
+        pieces = [_Piece(base + offset, zeros, None)] if zeros else []
+        if zeros == length:
+            self._pool.put(buffer)
+            return pieces
+        if count == step:
+            count += self._fill(buffer.view[count : length - zeros], offset + zeros + count)
+        loan = _Loan(buffer, self._pool, users=2 if self._digests else 1)
+        return [*pieces, _Piece(base + offset + zeros, count, loan)]
+
+    def _fill(self, view: memoryview, offset: int) -> int:
+        """Read the image from ``offset`` on; how much there was, less than asked only at its end."""
+        start = offset
         while view:
             self._workers.check()
             count = self._image.read_into(view, offset)
@@ -254,7 +302,14 @@ class _Copy:
                     break
                 raise ImageError(f"the image {self._image.shown} ended early, at byte {offset}")
             view, offset = view[count:], offset + count
-        return _Loan(buffer, self._pool, users=2 if self._digests else 1), offset - start
+        return offset - start
+
+    def _put(self, line: queue.Queue[_Piece | None], piece: _Piece | None) -> None:
+        """Hand on, when there is room; to wait for that is no progress."""
+        while True:
+            with contextlib.suppress(queue.Full):
+                return line.put(piece, timeout=LOOK)
+            self._workers.check_stopped()
 
     def _next(self, line: queue.Queue[_T]) -> _T:
         """What comes next; to wait for it is no progress."""
@@ -268,7 +323,7 @@ class _Copy:
         for view in views:
             self._workers.check()
             self._digests.update(view)
-            if self.may_be_late and self._all_is_written.is_set() and self._left_to_hash() <= LATE:
+            if self._may_be_late and self._is_copied.is_set() and self._left_to_hash() <= LATE:
                 self.late = LateDigest(self._digests, views)
                 return
 
@@ -297,7 +352,7 @@ class _Copy:
             self._position = piece.offset + piece.length
         self._wipe_behind(wipe_tail)
         self._target.flush()
-        self._all_is_written.set()
+        self._is_copied.set()
 
     def _write_buffer(self, buffer: Buffer, piece: _Piece) -> None:
         for start, end, is_zero in buffer.runs(piece.length):

@@ -21,6 +21,7 @@ _STAGES: Final = {
     "copy": "copying the image",
     "helper-start": "starting the helper",
     "customize": "customising the disk",
+    "digest": "completing the digest of the image",
     "inspect": "inspecting the image",
 }
 _MIB: Final = 1024 * 1024
