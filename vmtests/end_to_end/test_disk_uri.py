@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -19,7 +20,8 @@ pytestmark = [
 ]
 
 
-def test_a_deployment_onto_a_uri(caller: Caller, alpine: FixtureImage) -> None:
+@pytest.mark.parametrize("start_of_vm", ["cold", "warm"])
+def test_a_deployment_onto_a_uri(caller: Caller, alpine: FixtureImage, start_of_vm: str) -> None:
     """R-DST-URI-1, R-DST-URI-2: the helper reaches the disk through the same server as the copy."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         # As a storage would, it lets everybody in.
@@ -32,11 +34,17 @@ def test_a_deployment_onto_a_uri(caller: Caller, alpine: FixtureImage) -> None:
                 assert server.wait(0.02) is None
             os.chmod(path, 0o777)  # noqa: S103
             uri = f"nbd+unix:///disk?socket={path}"
-            asked = caller.deploy_words(alpine.path, uri, "--cold", "--hostname", "behind.example.org")
+            report = caller.path("receipt.json")
+            words = ["--hostname", "behind.example.org", "--report", report]
+            asked = caller.deploy_words(
+                alpine.path, uri, *words, *(["--cold"] if start_of_vm == "cold" else [])
+            )
             with caller.start(*asked) as command:
                 answer = command.finish()
             server.stop(grace=10)
         answer.demand(0)
+        with open(report, encoding="ascii") as file:
+            assert json.load(file)["helper"]["warm"] == (start_of_vm == "warm")
         assert path not in answer.stderr + answer.stdout
         assert boot_signature(disk) == b"\x55\xaa"
         assert ExtImage.on(disk, alpine).text("/etc/hostname").startswith("behind")
