@@ -16,6 +16,7 @@ from snf_image_host.configuration.files import ConfigFile
 from snf_image_host.configuration.node_config import NodeConfig, load_config
 from snf_image_host.deployment import HelperSettings
 from snf_image_host.errors import NodeError
+from snf_image_host.fetching import confined
 from snf_image_host.helper_image import HelperImage
 from snf_image_host.planning.helper_settings import helper_settings
 from snf_image_host.planning.request import Overrides
@@ -263,6 +264,17 @@ def check_accounts(node: Node) -> Iterator[Finding]:
         yield _fine("accounts", f"user ids {first} to {last} are free")
 
 
+def check_fetching(_: Node) -> Iterator[Finding]:
+    """The kernel can keep curl from the node's files (R-FETCH-4)."""
+    version = confined.landlock_version()
+    if version:
+        yield _fine("fetching", f"curl can open only programs and CA certificates (Landlock {version})")
+        return
+    message = "the kernel offers no Landlock: what all users of this node can read, curl can read"
+    advice = "start Linux 5.13 or later, with landlock among lsm= if that is on its command line"
+    yield _warning("fetching", message, advice)
+
+
 def _subordinates(path: str, first: int, last: int) -> Iterator[str]:
     """Whose subordinate user ids, as containers use them, overlap with a range."""
     with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
@@ -281,6 +293,7 @@ CHECKS: Final[tuple[Callable[[Node], Iterator[Finding]], ...]] = (
     check_memory,
     check_variants,
     check_accounts,
+    check_fetching,
 )
 
 

@@ -21,6 +21,7 @@ from snf_image_host.cli.main import main
 from snf_image_host.configuration import ConfigFile, NodeConfig
 from snf_image_host.doctor import Finding, Node, Places, examine
 from snf_image_host.errors import NodeError
+from snf_image_host.fetching import confined
 from snf_image_host.helper_image import load
 from snf_image_host.planning.helper_settings import helper_settings
 from snf_image_host.planning.request import Overrides
@@ -115,6 +116,7 @@ def kvm(monkeypatch: pytest.MonkeyPatch, access: KvmAccess, verdict: Verdict | N
 
 def test_a_good_node(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     kvm(monkeypatch, KvmAccess(allowed=True), Verdict(works=True))
+    monkeypatch.setattr(confined, "landlock_version", lambda: 2)
     findings = [finding for check in doctor.CHECKS for finding in check(node)]
     assert {finding.status for finding in findings} == {"fine"}
     assert len(findings) == len(doctor.CHECKS)
@@ -307,6 +309,14 @@ def test_one_account_for_all(node: Node) -> None:
     finding = only(doctor.check_accounts, settings(node, user="nobody"))
     assert finding.status == "warning"
     assert "HELPER_USER=nobody" in finding.message
+
+
+def test_a_kernel_that_cannot_keep_curl_from_files(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-FETCH-4: that prevents no deployment."""
+    monkeypatch.setattr(confined, "landlock_version", lambda: 0)
+    finding = only(doctor.check_fetching, node)
+    assert finding.status == "warning"
+    assert "no Landlock" in finding.message
 
 
 @pytest.fixture

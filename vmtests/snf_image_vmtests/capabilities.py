@@ -6,6 +6,7 @@ names it; with ``--must-have`` the test fails instead.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import functools
 import glob
@@ -66,6 +67,11 @@ def _is_online_machine() -> bool:
         return any(line.split()[1] == "00000000" for line in file if line.strip())
 
 
+def _has_landlock() -> bool:
+    create_ruleset, ask_version = 444, 1
+    return int(ctypes.CDLL(None).syscall(create_ruleset, None, ctypes.c_size_t(0), ask_version)) > 0
+
+
 CAPABILITIES: Final[dict[str, Capability]] = {
     "root": Capability(check=lambda: os.geteuid() == 0, remedy="run as root"),
     "user": Capability(
@@ -74,6 +80,9 @@ CAPABILITIES: Final[dict[str, Capability]] = {
     ),
     "loop": Capability(check=_has_loop_devices, remedy="run as root where /dev/loop-control exists"),
     "kvm": Capability(check=_can_use_kvm, remedy="run where /dev/kvm may be used"),
+    "landlock": Capability(
+        check=_has_landlock, remedy="run on Linux 5.13 or later, with landlock in /sys/kernel/security/lsm"
+    ),
     "network": Capability(check=_is_online_machine, remedy="run where there is a default route"),
     "qemu": _program("qemu-system-x86_64", "setpriv", package="qemu-system-x86"),
     "binutils": _program("as", "objcopy", package="binutils"),
@@ -119,6 +128,10 @@ CAPABILITIES: Final[dict[str, Capability]] = {
     "xz": _program("xz", package="xz-utils"),
     "lz4": _program("lz4"),
     "curl": _program("curl"),
+    "ca-certificates": Capability(
+        check=lambda: os.path.exists("/etc/ssl/certs/ca-certificates.crt"),
+        remedy="install the Debian package ca-certificates",
+    ),
     "openssl": _program("openssl"),
     "gpg": _program("gpg", "gpgv", package="gnupg"),
     "qemu-nbd": _program("qemu-nbd", package="qemu-utils"),

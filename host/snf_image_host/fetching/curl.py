@@ -18,6 +18,7 @@ from typing import Final
 from snf_image_host.deployment import FetchPolicy
 from snf_image_host.errors import ImageError, NodeError
 from snf_image_host.fetching.addresses import Address
+from snf_image_host.fetching.confined import confined
 from snf_image_host.vm.account import Account
 from snf_image_host.vm.launcher import Limits, launcher
 from snf_image_process import PIPE, Deadline, ProcessError, Running, start
@@ -196,7 +197,7 @@ class Call:
 
 def run_curl(call: Call, policy: FetchPolicy, account: Account) -> Curl:
     """Start it. :class:`NodeError` if that cannot be."""
-    words = [*launcher(account, limits=_LIMITS), "curl", "--disable", "--config", "-"]
+    words = confined([*launcher(account, limits=_LIMITS), "curl", "--disable", "--config", "-"])
     with _certificates(policy) as certificates:
         inherited = () if certificates is None else (certificates,)
         try:
