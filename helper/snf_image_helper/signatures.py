@@ -12,6 +12,8 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+from snf_image_helper import uuids
+
 Read = Callable[[int, int], bytes]
 """``read(offset, length)``: bytes from there, fewer where the device ends."""
 
@@ -74,10 +76,7 @@ def _text(raw: bytes, encoding: str = "utf-8") -> str:
 
 
 def _uuid(raw: bytes) -> str:
-    # By hand, as nothing else before the first task needs module uuid, which is slow to import.
-    digits = raw.hex()
-    parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
-    return "-".join(parts) if any(raw) else ""
+    return uuids.text_of(raw) if any(raw) else ""
 
 
 def _ext(read: Read) -> Signature | None:

@@ -23,9 +23,5 @@ def replace_slow_modules() -> None:
     modules["dataclasses"] = plain_dataclasses
     # None makes hashlib do without OpenSSL, which takes a fifth of a second to load for the few digests here.
     modules["_hashlib"] = None
-    # For the one of a UUID's kinds that nobody makes here.
-    modules["_uuid"] = None
-    # Module uuid asks it for one word.
-    modules["platform"] = types.SimpleNamespace(system=lambda: "Linux")
-    # And module subprocess this one, for text that nobody has it read.
+    # Module subprocess asks for it, for text that nobody has it read.
     modules["locale"] = types.SimpleNamespace(getencoding=lambda: "utf-8")

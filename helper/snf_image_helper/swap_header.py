@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import struct
-import uuid
 from typing import Final
 
+from snf_image_helper import uuids
 from snf_image_helper.errors import TaskError
 
 PAGE: Final = 4096
@@ -21,7 +21,7 @@ _WIPED: Final = 1 << 20
 """Bytes at either end in which other signatures can be: those of ZFS and of md lie at the end as well."""
 
 
-def write_header(device: str, size: int, identifier: uuid.UUID) -> None:
+def write_header(device: str, size: int, identifier: str) -> None:
     """Make ``device``, of ``size`` bytes, an empty swap area; nothing of what it was stays to be found.
 
     :class:`TaskError` if it is too small, OSError if it cannot be written. On the disk when this returns.
@@ -39,9 +39,9 @@ def write_header(device: str, size: int, identifier: uuid.UUID) -> None:
         os.close(fd)
 
 
-def _header(pages: int, identifier: uuid.UUID) -> bytes:
+def _header(pages: int, identifier: str) -> bytes:
     """The first page: version, last page, no bad pages, UUID, no label; the magic at its end."""
-    info = struct.pack("<III16s16s", 1, pages - 1, 0, identifier.bytes, b"")
+    info = struct.pack("<III16s16s", 1, pages - 1, 0, uuids.bytes_of(identifier), b"")
     return bytes(_VERSION_AT) + info.ljust(PAGE - _VERSION_AT - len(_MAGIC), b"\0") + _MAGIC
 
 

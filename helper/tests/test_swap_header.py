@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from snf_image_helper import swap_header
 from snf_image_helper.errors import TaskError
 from snf_image_process import run
 
-IDENTIFIER = uuid.UUID("6b1a3f44-93c1-4f0e-9ad7-0a5a3c2b1d4e")
+IDENTIFIER = "6b1a3f44-93c1-4f0e-9ad7-0a5a3c2b1d4e"
 MIB = 1 << 20
 
 
@@ -25,7 +24,7 @@ def test_it_is_the_one_that_mkswap_makes(tmp_path: Path, size: int) -> None:
     for path in (ours, theirs):
         path.write_bytes(bytes(size))
     swap_header.write_header(str(ours), size, IDENTIFIER)
-    run(["mkswap", "--pagesize", "4096", "--uuid", str(IDENTIFIER), str(theirs)], timeout=30)
+    run(["mkswap", "--pagesize", "4096", "--uuid", IDENTIFIER, str(theirs)], timeout=30)
     assert ours.read_bytes() == theirs.read_bytes()
 
 

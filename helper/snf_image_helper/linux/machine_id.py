@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import stat
-import uuid
 from typing import Final
 
 from snf_image_contract.job import MachineIdMode
+from snf_image_helper import uuids
 from snf_image_helper.guest import Guest
 from snf_image_helper.linux.distribution import identify
 
@@ -59,7 +59,7 @@ def _wanted(guest: Guest, mode: MachineIdMode, old: bytes | None) -> bytes | Non
 
 def _new_id() -> bytes:
     """A random id of the bits of a UUID of version 4, from the system's random source."""
-    return f"{uuid.uuid4().hex}\n".encode("ascii")
+    return uuids.new().replace("-", "").encode("ascii") + b"\n"
 
 
 def _follow_in_dbus(guest: Guest, machine_id: bytes | None) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 from typing import Final
 
 from snf_image_contract.events import Change
 from snf_image_contract.job import SwapDisk, SwapPartition
 from snf_image_contract.names import TaskName
-from snf_image_helper import edit, fstab, partition_table, swap_header
+from snf_image_helper import edit, fstab, partition_table, swap_header, uuids
 from snf_image_helper.disks import demand_unused
 from snf_image_helper.errors import ImageError, RequestError, TaskError
 from snf_image_helper.filesystems import Volume, all_volumes, has_name, volume_of, whole
@@ -39,7 +38,7 @@ def add_swap(guest: Guest) -> None:
     data = guest.root.read_optional(FSTAB)
     if data is None:
         raise ImageError(f"{FSTAB}: is missing, so that the swap cannot be entered there")
-    identifier = str(uuid.uuid4())
+    identifier = uuids.new()
     _make_swap(guest, volume, identifier)
     guest.root.write(FSTAB, with_swap(data, volume, identifier))
     _forget_absent_resume(guest)
@@ -94,7 +93,7 @@ def _make_swap(guest: Guest, volume: Volume, identifier: str) -> None:
     except OSError as error:
         raise RequestError(f"{volume.name}: cannot become swap: {error.strerror}") from None
     try:
-        swap_header.write_header(device, volume.size, uuid.UUID(identifier))
+        swap_header.write_header(device, volume.size, identifier)
     except OSError as error:
         raise TaskError(f"{volume.name}: cannot become swap: {error.strerror}") from None
     except TaskError as error:

@@ -11,6 +11,7 @@ import struct
 import zlib
 from typing import Final
 
+from snf_image_helper import uuids
 from snf_image_helper.errors import ImageError
 from snf_image_helper.partition_table import mbr
 from snf_image_helper.partition_table.table import SECTOR, Edit, Partition, ReadSectors, Steps, Table, Write
@@ -154,8 +155,6 @@ def read_copy(read: ReadSectors, lba: int, disk_sectors: int) -> Copy | None:
 
 
 def _partitions(copy: Copy) -> tuple[Partition, ...]:
-    import uuid  # noqa: PLC0415 - slow, and disks with an MBR have no use for it
-
     found = []
     for index in range(copy.count):
         kind, guid, start, end, _, name = _ENTRY.unpack_from(copy.array, index * copy.entry_size)
@@ -168,9 +167,9 @@ def _partitions(copy: Copy) -> tuple[Partition, ...]:
                 number=index + 1,
                 start=start,
                 end=end,
-                type=str(uuid.UUID(bytes_le=kind)).upper(),
+                type=uuids.text_of_guid(kind).upper(),
                 name=name.decode("utf-16-le", "replace").split("\0", 1)[0],
-                uuid=str(uuid.UUID(bytes_le=guid)),
+                uuid=uuids.text_of_guid(guid),
             )
         )
     return tuple(found)
@@ -229,8 +228,6 @@ def apply(table: GptTable, edit: Edit) -> Steps:
 
 
 def _edited_array(table: GptTable, edit: Edit) -> bytes:
-    import uuid  # noqa: PLC0415 - as above
-
     array = bytearray(table.copy.array)
     size = table.copy.entry_size
     for number, end in edit.ends:
@@ -238,7 +235,7 @@ def _edited_array(table: GptTable, edit: Edit) -> bytes:
     for added in edit.added:
         _ENTRY.pack_into(
             array, (added.number - 1) * size,
-            uuid.UUID(added.type).bytes_le, uuid.UUID(added.uuid).bytes_le,
+            uuids.bytes_of_guid(added.type), uuids.bytes_of_guid(added.uuid),
             added.start, added.end, 0, added.name.encode("utf-16-le"),
         )  # fmt: skip
     return bytes(array)

@@ -7,6 +7,7 @@ import itertools
 from typing import Final
 
 from snf_image_contract.job import SwapPartition
+from snf_image_helper import uuids
 from snf_image_helper.errors import ImageError, RequestError
 from snf_image_helper.partition_table.gpt import GptTable
 from snf_image_helper.partition_table.mbr import FIRST_LOGICAL, MbrTable, free_slot
@@ -163,9 +164,7 @@ def _place(table: Table, swap: SwapPartition) -> _Place:
     elif isinstance(table, GptTable):
         if not 1 <= swap.number <= min(table.copy.count, KERNEL_PARTITIONS):
             raise RequestError(f"{_asked(swap)}: the partition table has {table.copy.count} entries")
-        import uuid  # noqa: PLC0415 - as in gpt
-
-        new = dataclasses.replace(new, type=GPT_SWAP, name="swap", uuid=str(uuid.uuid4()))
+        new = dataclasses.replace(new, type=GPT_SWAP, name="swap", uuid=uuids.new())
         place = _Place.behind(new)
     else:
         raise TypeError(f"unknown table {type(table).__name__}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from typing import Final
 
-from snf_image_helper import services
+from snf_image_helper import services, uuids
 from snf_image_helper.guest import Guest
 from snf_image_helper.linux.network import installed
 from snf_image_helper.linux.network.aside import is_ours, move_aside, remove_leftovers
@@ -32,7 +31,7 @@ def configure(guest: Guest, interfaces: tuple[Interface, ...]) -> None:
     guest.root.remove(IGNORE_FILE)
     guest.root.mkdir(DIRECTORY, mode=0o755)
     for name, interface in wanted.items():
-        text = profile(interface, str(uuid.uuid4()), ipv6_disabled=disabled)
+        text = profile(interface, uuids.new(), ipv6_disabled=disabled)
         guest.root.write(f"{DIRECTORY}/{name}", text.encode("ascii"), mode=0o600, force=True)
         if interface.servers(6) and interface.nic.ipv6 == "none":
             guest.warn(f"{interface.label}: IPv6 name servers are left out, for it has no IPv6")
