@@ -64,6 +64,7 @@ _RNDRESEEDCRNG: Final = 0x5207
 _POLL_SECONDS: Final = 0.02
 _IDLE_SECONDS: Final = 3600.0
 _MOMENT: Final = 0.1
+"""For the job of a host that has nothing to copy: within it, a restored helper does nothing else."""
 _KEYS_SECONDS: Final = 900.0
 """For the host to make its keys; it gives up long before, and says so."""
 _MAX_RESULT: Final = 4000

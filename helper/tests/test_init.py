@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import faulthandler
 import fcntl
-import mmap
 import os
 import random
 import signal
@@ -438,18 +437,23 @@ def test_a_helper_with_slots_waits_until_they_are_filled(
     assert machine.result.close() == b"SUCCESS\n"
 
 
-def test_a_job_that_is_there_at_once_is_not_rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R-HLP-14: nor one of a helper that booted, which nobody asks for a sign of life."""
-    rehearsals: list[int] = []
-    monkeypatch.setattr(init, "rehearse", lambda: rehearsals.append(1))
-    monkeypatch.setattr(init, "_MOMENT", 10.0)
-    for before in (b"\n\n", b""):
-        port = Port()
-        with init.open_port(port.path) as descriptor:
-            os.write(port.master, before + SLOTS_FILLED)
-            init.await_slots(FromHost(descriptor), Reporter(lambda _: None))
-        port.close()
-    assert rehearsals == []
+@pytest.mark.parametrize("asked", [0, 1, 3])
+def test_a_job_that_comes_at_once_is_not_rehearsed(asked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-HLP-14: after a sign of life it is waited for; a helper that booted, nobody asks for one."""
+    monkeypatch.setattr(init, "rehearse", lambda: pytest.fail("a host with a job at once waits"))
+    monkeypatch.setattr(init, "_MOMENT", 30.0)
+    port = Port()
+    waiting = [b"\n"] * asked + [SLOTS_FILLED]
+
+    def say(_: bytes = b"") -> None:
+        """The next line comes when the one before is answered."""
+        os.write(port.master, waiting.pop(0))
+
+    with init.open_port(port.path) as descriptor:
+        say()
+        init.await_slots(FromHost(descriptor), Reporter(say))
+    assert waiting == []
+    port.close()
 
 
 def test_a_helper_that_is_asked_answers_and_one_that_is_not_waits(machine: Machine) -> None:
@@ -481,27 +485,6 @@ def test_fresh_entropy_reaches_the_kernel_and_pythons_own_generator(
     init.take_entropy(dataclasses.replace(job, entropy=Secret("AAECAw==")))
     assert asked == [(0x40085203, b"\x20\0\0\0\x04\0\0\0\x00\x01\x02\x03"), (0x5207, b"")]
     assert random.getstate() != expected
-
-
-def test_memory_that_is_free_is_filled_with_zeros_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R-HLP-14: a saved state holds what is in use. Some is left: the kernel keeps what it just read."""
-    made: list[int] = []
-
-    class Map:
-        def __init__(self, _: int, size: int, *, flags: int) -> None:
-            assert flags & mmap.MAP_POPULATE, "memory that nobody touched is not there"
-            made.append(size)
-
-        def close(self) -> None:
-            made.append(0)
-
-    monkeypatch.setattr(mmap, "mmap", Map)
-    with open("/proc/meminfo", encoding="ascii") as file:
-        total = int(file.readline().split()[1]) * 1024
-    preload.clear_free_memory()
-    size, closed = made
-    assert 0 < size < total - 8 * 1024 * 1024
-    assert closed == 0
 
 
 def test_without_entropy_nothing_is_seeded(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
