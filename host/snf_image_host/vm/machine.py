@@ -47,7 +47,6 @@ from snf_image_process import Deadline
 RESTORE_SECONDS: Final = 2.0
 """For a restored helper to answer; times the factor under TCG."""
 _ASK_EVERY: Final = 0.1
-_LOOK_EVERY: Final = 0.01
 FAILED_GRACE: Final = 15.0
 """Seconds for a helper that has failed to unmount and power itself off; times the factor under TCG."""
 
@@ -271,10 +270,12 @@ class HelperVm:
             with state:
                 state.demand_build(self.image.build)
                 self._boot((), [PRELOAD_WORD], incoming=True)
+                state.demand_qemu(self.qemu.qmp.version)
                 state.verify()
-                self.qemu.restore(state.fd)
+                self.qemu.restore(state.fd, Deadline(self.scaled(RESTORE_SECONDS)))
                 self._events.feed(state.record.hello)
-                # Answered while the image is copied, if it is heard: loading the state loses the first byte.
+                # Answered while the image is copied. Loading the state loses the first byte, which the port
+                # has taken by then; what comes behind waits, and is heard when the helper runs.
                 self._events_port.send(b"\n\n")
         except (StateError, QmpError, NodeError) as error:
             self._give_up_state(str(error))
@@ -283,18 +284,13 @@ class HelperVm:
         return True
 
     def _answers(self) -> bool:
-        """Ask until it does, for a while; what is sent before the state is loaded, is lost."""
+        """Wait for the answer to what :meth:`_restore` asked, and ask again, for a while."""
         conversation = self._conversation
         end = Deadline(self.scaled(RESTORE_SECONDS))
-        try:
-            while conversation.awake_at is None and not end.passed() and not self.qemu.runs():
-                time.sleep(_LOOK_EVERY)
-        except QmpError:
-            return False
-        while conversation.awake_at is None and not end.passed():
-            self._events_port.send(b"\n")
-            if conversation.wait(lambda: conversation.awake_at is not None, Deadline(_ASK_EVERY)):
+        while not conversation.wait(lambda: conversation.awake_at is not None, Deadline(_ASK_EVERY)):
+            if end.passed():
                 break
+            self._events_port.send(b"\n")
         return conversation.awake_at is not None and conversation.fault is None
 
     def _start_anew(self, why: str) -> None:

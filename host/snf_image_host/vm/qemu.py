@@ -145,18 +145,13 @@ class Qemu:
                     return str(chardev["filename"]).removeprefix("pty:")
         return None
 
-    def restore(self, state: int) -> None:
+    def restore(self, state: int, deadline: Deadline) -> None:
         """Continue from the saved state that is read from this descriptor; :class:`QmpError`.
 
         Returns at once. The guest runs when the state is loaded, because it ran when it was saved.
         """
-        self.qmp.execute("getfd", {"fdname": "state"}, fds=(state,))
-        self.qmp.execute("migrate-incoming", {"uri": "fd:state"})
-
-    def runs(self) -> bool:
-        """Whether the state is loaded, so that the guest hears what it is sent; :class:`QmpError`."""
-        answer = self.qmp.execute("query-status")
-        return isinstance(answer, dict) and answer.get("running") is True
+        self.qmp.execute("getfd", {"fdname": "state"}, fds=(state,), deadline=deadline)
+        self.qmp.execute("migrate-incoming", {"uri": "fd:state"}, deadline=deadline)
 
     def save(self, stream: int) -> None:
         """Write the state of the guest to a descriptor, after which it stands still; :class:`QmpError`."""

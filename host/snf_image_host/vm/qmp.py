@@ -49,6 +49,8 @@ class Qmp:
         self._received = 0
         self._serial = 0
         self._at_end = False
+        self.version = ""
+        """Of the qemu that greeted us, as JSON."""
         self.shutdown_reason: str | None = None
         """Reason of the last SHUTDOWN event, such as ``guest-shutdown``."""
         self.disk_faults: list[DiskFault] = []
@@ -56,8 +58,9 @@ class Qmp:
     def greet(self, deadline: Deadline) -> None:
         """Wait for qemu's greeting and leave negotiation mode."""
         greeting = self._next(deadline, "qemu's greeting")
-        if not isinstance(greeting.get("QMP"), dict):
+        if not isinstance(said := greeting.get("QMP"), dict):
             raise QmpError("qemu's greeting is not one of QMP")
+        self.version = _text(json.dumps(said.get("version"), sort_keys=True))
         self.execute("qmp_capabilities", deadline=deadline)
 
     def execute(

@@ -105,11 +105,16 @@ def _processor() -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What stands beside a state. ``hello``: the line that the helper said before it was saved."""
+    """What stands beside a state.
+
+    ``hello``: the line that the helper said before it was saved. ``qemu``: its version as it told itself, for
+    the program that is named may be a script that starts now this one and now that.
+    """
 
     size: int
     sha256: str
     hello: bytes
+    qemu: str
 
 
 class OpenState:
@@ -132,6 +137,11 @@ class OpenState:
         """:class:`StateError` if the saved helper is of another build, or speaks another contract."""
         if (self.hello.contract_version, self.hello.build) != (CONTRACT_VERSION, build):
             raise StateError("it is of another helper")
+
+    def demand_qemu(self, version: str) -> None:
+        """:class:`StateError` if it was saved by another qemu than the one that is to continue from it."""
+        if self.record.qemu != version:
+            raise StateError("it is of another qemu")
 
     def verify(self) -> None:
         """Wait for the digest; :class:`StateError` if it is not the recorded one."""
@@ -220,11 +230,14 @@ class StateStore:
         except OSError as error:
             raise StateError(f"{self._directory}: {error.strerror}") from None
 
-    def commit(self, hello: bytes) -> None:
-        """Make what was received the state: it appears under its name whole or not at all."""
+    def commit(self, hello: bytes, qemu: str) -> None:
+        """Make what was received the state: it appears under its name whole or not at all.
+
+        ``hello``, ``qemu``: see :class:`Record`.
+        """
         assert self._received is not None  # noqa: S101 - received before
         size, sha256 = self._received
-        record = {"size": size, "sha256": sha256, "hello": hello.decode("ascii")}
+        record = {"size": size, "sha256": sha256, "hello": hello.decode("ascii"), "qemu": qemu}
         try:
             self._unlink(self._record)  # it speaks of the file that is replaced now
             os.replace(self._new, self._state)
@@ -270,7 +283,10 @@ def _read_record(fd: int) -> Record:
     try:
         plain = json.loads(data)
         record = Record(
-            size=int(plain["size"]), sha256=str(plain["sha256"]), hello=plain["hello"].encode("ascii")
+            size=int(plain["size"]),
+            sha256=str(plain["sha256"]),
+            hello=plain["hello"].encode("ascii"),
+            qemu=str(plain["qemu"]),
         )
         if not isinstance(decode_event(record.hello, 0), Hello):
             raise StateError("its record holds no hello")

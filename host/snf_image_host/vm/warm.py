@@ -73,6 +73,7 @@ def make_state(
 def _save(vm: HelperVm, store: StateStore, *, limit: int) -> None:
     """qemu writes into a pipe, and we the file: a program that a guest could take over has no hold on it."""
     vm.wait_ready()
+    version = vm.qemu.qmp.version
     ours, theirs = os.pipe2(os.O_CLOEXEC)
     failures: list[StateError] = []
 
@@ -93,7 +94,7 @@ def _save(vm: HelperVm, store: StateStore, *, limit: int) -> None:
         thread.join()
     if failures:
         raise failures[0]
-    store.commit(hello)
+    store.commit(hello, version)
 
 
 def _write_out(vm: HelperVm, stream: int) -> bytes:
