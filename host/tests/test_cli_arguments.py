@@ -100,7 +100,7 @@ def test_a_scheme_says_where_the_image_is(image: str, kind: str, path: str) -> N
 def test_sources_that_are_not_there() -> None:
     """R-BACK-7, R-BACK-10."""
     [message] = refused("deploy", "pithos://account/container/x?token=hunter2", "disk.raw")
-    assert "no source for images of scheme pithos; Pithos needs a back-end of its own" in message
+    assert "no back-end knows 'pithos://account/container/x'; Pithos needs a back-end of its own" in message
     assert "hunter2" not in message
     [message] = refused("inspect", "https://u:hunter2@example.org/x", "--format", "diskdump")
     assert "only a file or block device is inspected" in message
