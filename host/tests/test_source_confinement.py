@@ -121,9 +121,13 @@ def test_no_other_process_can_be_reached() -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"\0{name}")
         server.listen()
-        threading.Thread(target=take_one, args=(server,), daemon=True).start()
+        taker = threading.Thread(target=take_one, args=(server,), daemon=True)
+        taker.start()
         words = ["curl", "--silent", "--max-time", "20", "--abstract-unix-socket", name, "http://x/"]
         ended = run(confined(words), timeout=30, accept=range(128)).status
+        server.shutdown(socket.SHUT_RDWR)  # which ends the waiting
+        taker.join(10)
+        assert not taker.is_alive()
         assert (ended == COULD_NOT_CONNECT) == confinable
     words = ["sh", "-c", f"kill -0 {os.getpid()}"]
     assert (run(confined(words), timeout=20, accept=range(128)).status != 0) == confinable
