@@ -41,7 +41,7 @@ class Buffer:
 
     def is_zero(self, length: int) -> bool:
         """Whether the first ``length`` bytes are zeros."""
-        return all(self._is_zero(at, min(GRANULE, length - at)) for at in range(0, length, GRANULE))
+        return all(is_zero for _, _, is_zero in self.runs(length))
 
     def _is_zero(self, at: int, length: int) -> bool:
         # memcmp lets other threads run meanwhile, and stops at the first byte that differs.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import queue
 import threading
@@ -235,14 +236,11 @@ class _Copy:
             buffer = self._next(self._pool)
             buffer.view[:base] = self._image.header
             self._put(self._to_write, _Piece(0, base, _Loan(buffer, self._pool, users=1)))
-        for piece in self._pieces(base):
-            self._put(self._to_write, piece)
-            if self._digests:
-                self._put(self._to_digest, piece)
         # In this order: a digest that goes on when all is written has all it needs.
-        if self._digests:
-            self._put(self._to_digest, None)
-        self._put(self._to_write, None)
+        lines = [self._to_digest, self._to_write] if self._digests else [self._to_write]
+        for piece in itertools.chain(self._pieces(base), [None]):
+            for line in lines:
+                self._put(line, piece)
 
     def _pieces(self, base: int) -> Iterator[_Piece]:
         """The image in order. If its size is not known, a part is held until it is not the last one."""
