@@ -6,6 +6,7 @@ Only if the request asks for it is anything unwrapped, and then by what the firs
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
@@ -23,7 +24,7 @@ from snf_image_host.sources.cache import ImageCache, Kept, open_cache
 from snf_image_host.sources.decoding import Decoding
 from snf_image_host.sources.disk_format import open_disk_format
 from snf_image_host.sources.image_signature import signed
-from snf_image_host.sources.local import LocalImage, file_state, is_file, open_local, reading, refuse_changed
+from snf_image_host.sources.local import LocalImage, file_state, open_local, reading, refuse_changed
 from snf_image_host.sources.neighbours import Neighbours
 from snf_image_host.sources.program import ProgramSource
 from snf_image_host.sources.reading import ByteSource, Digesting, FileSource, Prefixed, drain, read_head
@@ -89,19 +90,23 @@ class _Opening:
         state = file_state(fd)
         file = FileSource(fd, source.shown, os.lseek(fd, 0, os.SEEK_END))
         os.lseek(fd, 0, os.SEEK_SET)
-        verifies = bool(verifier.algorithms) or verifier.signature is not None
+        unchanged = functools.partial(refuse_changed, fd, state, source.shown)
         # Of a block device nobody tells whether it changed since it was verified: it is kept like a stream.
-        if container.is_disk_format and (is_file(fd) or not verifies):
-            return self._open_local_disk_format(fd, file, container, verifier)
-        return self._unwrap(file, verifier, lambda: refuse_changed(fd, state, source.shown))
+        if container.is_disk_format and (state is not None or not verifier.reads_source):
+            return self._open_local_disk_format(fd, file, container, verifier, unchanged)
+        return self._unwrap(file, verifier, unchanged)
 
     def _open_local_disk_format(
-        self, fd: int, file: FileSource, container: Container, verifier: Verifier
+        self,
+        fd: int,
+        file: FileSource,
+        container: Container,
+        verifier: Verifier,
+        unchanged: Callable[[], None],
     ) -> ImageStream:
         """It is not read in order: what is to be verified is read once more, before."""
-        state = file_state(fd)
         published: Mapping[str, str] = {}
-        if verifier.algorithms or verifier.signature is not None:
+        if verifier.reads_source:
             checked, demand = self._signed(file, verifier)
             digesting = Digesting(checked, verifier.algorithms)
             drain(digesting)
@@ -112,7 +117,7 @@ class _Opening:
         head = read_head(plain, HEAD_SIZE)
 
         def check(_: Mapping[str, str]) -> Mapping[str, str]:
-            refuse_changed(fd, state, self._source.shown)
+            unchanged()
             return published
 
         return self._image(head, Prefixed(head, plain), frozenset(), check)

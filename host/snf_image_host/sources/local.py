@@ -122,18 +122,13 @@ def _lock(source: ImageSource, fd: int) -> None:
         pass  # a file system without locks: nobody can hold it alone there
 
 
-def is_file(fd: int) -> bool:
-    """Whether it is a regular file, and no block device."""
-    return stat.S_ISREG(os.fstat(fd).st_mode)
-
-
-def file_state(fd: int) -> tuple[int, int]:
-    """What changes whenever a file's content does; of a block device nothing tells."""
+def file_state(fd: int) -> tuple[int, int] | None:
+    """What changes whenever a file's content does; None for a block device, of which nothing tells."""
     status = os.fstat(fd)
-    return (status.st_mtime_ns, status.st_size) if is_file(fd) else (0, 0)
+    return (status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else None
 
 
-def refuse_changed(fd: int, state: tuple[int, int], shown: str) -> None:
+def refuse_changed(fd: int, state: tuple[int, int] | None, shown: str) -> None:
     """:class:`ImageError` if the file is not as it was when ``state`` was taken."""
     if file_state(fd) != state:
         raise ImageError(

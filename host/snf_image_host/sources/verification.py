@@ -30,6 +30,11 @@ class Verifier:
         """Names of the digests that :meth:`check` wants."""
         return frozenset(name for name, _, _ in self.expected)
 
+    @property
+    def reads_source(self) -> bool:
+        """Whether something is wanted of the bytes as they were published."""
+        return bool(self.expected) or self.signature is not None
+
     def check(self, digests: Mapping[str, str]) -> None:
         """:class:`VerificationError` if one of the digests is another than expected."""
         for name, expected, origin in self.expected:
