@@ -170,7 +170,7 @@ def test_a_disabled_source_is_not_asked(images: Path, name: str, text: str, erro
     (files / f"{name}.disabled").touch()
     image, problems = found(images, img_id=text)
     assert (image, problems.errors) == (None, [f"img_id: {error}"])
-    assert problems.warnings == [f"the back-end {name} is disabled by {files}/{name}.disabled"]
+    assert problems.warnings == [f"img_id: the back-end {name} is disabled by {files}/{name}.disabled"]
 
 
 @pytest.mark.parametrize("text", ["a.diskdump", "local://a.diskdump", "null"])

@@ -120,7 +120,11 @@ def _image(arguments: argparse.Namespace, problems: Problems) -> AskedImage:
 
 
 def _locate(arguments: argparse.Namespace, problems: Problems, identifier: str) -> Located:
-    return locate(identifier, image_format=_asked_format(arguments), warn=problems.warn)
+    return locate(
+        identifier,
+        image_format=_asked_format(arguments),
+        warn=lambda text: problems.warn(f"IMAGE: {text}"),
+    )
 
 
 def _asked_format(arguments: argparse.Namespace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -40,7 +41,12 @@ def find_image(
     with contextlib.ExitStack() as alive:
         try:
             if image_id:
-                found = locate(image_id, image_format=image_format, warn=problems.warn, places=places)
+                found = locate(
+                    image_id,
+                    image_format=image_format,
+                    warn=lambda text: problems.warn(f"img_id: {text}"),
+                    places=places,
+                )
                 asked = _asked(alive, found, image_format, config, problems)
         except ParseError as error:
             problems.error(f"img_id: {error}")
@@ -53,11 +59,9 @@ def find_image(
 def _asked(
     alive: contextlib.ExitStack, found: Located, image_format: str, config: NodeConfig, problems: Problems
 ) -> AskedImage:
-    if found.path is None:
-        return AskedImage(path=None, shown=found.shown, digest=False)
-    if found.kind == "image-dir":
+    if found.kind == "image-dir" and found.path is not None:
         return _open(alive, found.path, image_format, config, problems)
-    return AskedImage(path=found.path, shown=found.shown, kind=found.kind, program=found.program)
+    return AskedImage(**dataclasses.asdict(found), digest=found.path is not None)
 
 
 def _open(

@@ -140,7 +140,7 @@ def _built_in(name: str, identifier: str, warn: Warn) -> Located | None:
     if match is None or scheme not in ("local", "file"):
         return None
     if scheme == "file":
-        warn("img_id: file:// is deprecated, use local://")
+        warn("file:// is deprecated, use local://")
     return _local(match[2])
 
 
