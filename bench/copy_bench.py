@@ -47,7 +47,7 @@ class _Bench:
         self.holes = os.path.join(directory, "holes.raw")
         self.zeros = os.path.join(directory, "zeros.raw")
         self.zstd = os.path.join(directory, "zeros.raw.zst")
-        self.disk = os.path.join(directory, "disk.raw")
+        self._disk = os.path.join(directory, "disk.raw")
         self._size = size
         self._cold = cold
         self.commands: dict[str, str] = {}
@@ -68,7 +68,7 @@ class _Bench:
         run(["zstd", "-qf", "-1", self.zeros, "-o", self.zstd], timeout=_TIMEOUT)
 
     def remove(self) -> None:
-        for path in (self.dense, self.holes, self.zeros, self.zstd, self.disk):
+        for path in (self.dense, self.holes, self.zeros, self.zstd, self._disk):
             if os.path.exists(path):
                 os.unlink(path)
 
@@ -92,7 +92,7 @@ class _Bench:
 
     def copy(self, image: str, *, digest: bool) -> Callable[[str], float]:
         """A process of its own, as the command is one; what counts is the copy, not Python's start."""
-        words = [sys.executable, os.path.abspath(__file__), "--copy", image, self.disk]
+        words = [sys.executable, os.path.abspath(__file__), "--copy", image, self._disk]
         words += ["--digest"] if digest else []
 
         def once(name: str) -> float:
@@ -109,24 +109,15 @@ class _Bench:
         """All rows of the table, by name; ``nbdcopy`` only where it is installed."""
         rows: dict[str, Callable[[str], float]] = {}
         for kind, image in (("dense", self.dense), ("holes", self.holes), ("zeros", self.zeros)):
-            dd = ("dd", f"if={image}", f"of={self.disk}", "bs=4M", "oflag=direct", "conv=notrunc")
+            dd = ("dd", f"if={image}", f"of={self._disk}", "bs=4M", "oflag=direct", "conv=notrunc")
             convert = (
-                "qemu-img",
-                "convert",
-                "-n",
-                "--target-is-zero",
-                "-t",
-                "none",
-                "-f",
-                "raw",
-                "-O",
-                "raw",
-            )
+                "qemu-img", "convert", "-n", "--target-is-zero", "-t", "none", "-f", "raw", "-O", "raw",
+            )  # fmt: skip
             rows[f"dd {kind}"] = self.program(image, *dd)
             rows[f"copy {kind}"] = self.copy(image, digest=False)
-            rows[f"qemu-img convert {kind}"] = self.program(image, *convert, image, self.disk)
+            rows[f"qemu-img convert {kind}"] = self.program(image, *convert, image, self._disk)
             if shutil.which("nbdcopy") is not None:
-                copied = ("nbdcopy", "--flush", "--destination-is-zero", image, self.disk)
+                copied = ("nbdcopy", "--flush", "--destination-is-zero", image, self._disk)
                 rows[f"nbdcopy {kind}"] = self.program(image, *copied)
         rows["sha256sum dense"] = self.program(self.dense, "sha256sum", self.dense)
         rows["copy dense, digest"] = self.copy(self.dense, digest=True)
@@ -138,9 +129,9 @@ class _Bench:
 
     def _prepare(self, image: str) -> None:
         """A new disk, nothing left to be written by the kernel, the image in its cache or not at all."""
-        if os.path.exists(self.disk):
-            os.unlink(self.disk)
-        with open(self.disk, "wb") as file:
+        if os.path.exists(self._disk):
+            os.unlink(self._disk)
+        with open(self._disk, "wb") as file:
             file.truncate(self._size)
         os.sync()
         with open(image, "rb", buffering=0) as file:
